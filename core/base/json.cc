@@ -1,0 +1,32 @@
+#include "base/json.h"
+
+namespace sb {
+namespace {
+
+// nlohmann reports the byte of a syntax error only through its SAX interface when exceptions are off.
+template <class J>
+struct Builder : nlohmann::detail::json_sax_dom_parser<J> {
+  using Base = nlohmann::detail::json_sax_dom_parser<J>;
+  explicit Builder(J& root) : Base(root, false) {}
+  template <class E>
+  bool parse_error(size_t position, const std::string&, const E&) {
+    byte = position;
+    return false;
+  }
+  size_t byte = 0;
+};
+
+template <class J>
+Result<J> parse(std::string_view text, std::string_view what) {
+  J root;
+  Builder<J> builder(root);
+  if (!J::sax_parse(text.begin(), text.end(), &builder)) return err(Code::kJsonInvalid, {{"what", what}, {"byte", builder.byte}});
+  return root;
+}
+
+}  // namespace
+
+Result<Json> json_parse(std::string_view text, std::string_view what) { return parse<Json>(text, what); }
+Result<OrderedJson> json_parse_ordered(std::string_view text, std::string_view what) { return parse<OrderedJson>(text, what); }
+
+}  // namespace sb

@@ -1,0 +1,92 @@
+#include "base/memory.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+
+#include "base/json.h"
+
+namespace sb {
+namespace {
+
+constexpr size_t kAlignment = 64;  // a cache line, and the widest vector
+
+struct AtomicBooks {
+  std::atomic<uint64_t> current{0};
+  std::atomic<uint64_t> peak{0};
+
+  void take(uint64_t n) {
+    uint64_t now = current.fetch_add(n, std::memory_order_relaxed) + n;
+    uint64_t high = peak.load(std::memory_order_relaxed);
+    while (now > high && !peak.compare_exchange_weak(high, now, std::memory_order_relaxed)) {
+    }
+  }
+  void give(uint64_t n) { current.fetch_sub(n, std::memory_order_relaxed); }
+  TagBooks read() const { return {current.load(std::memory_order_relaxed), peak.load(std::memory_order_relaxed)}; }
+};
+
+constinit AtomicBooks g_total;
+constinit std::array<AtomicBooks, kTagCount> g_by_tag;
+
+}  // namespace
+
+const char* tag_name(Tag tag) {
+  static constexpr const char* kNames[kTagCount] = {"weights", "kv", "activations", "staging", "scratch", "host"};
+  return kNames[size_t(tag)];
+}
+
+void memory_take(Tag tag, uint64_t n_bytes) {
+  g_total.take(n_bytes);
+  g_by_tag[size_t(tag)].take(n_bytes);
+}
+
+void memory_give(Tag tag, uint64_t n_bytes) {
+  g_total.give(n_bytes);
+  g_by_tag[size_t(tag)].give(n_bytes);
+}
+
+MemoryReport memory_report() {
+  MemoryReport report;
+  report.total = g_total.read();
+  for (size_t i = 0; i < kTagCount; ++i) report.by_tag[i] = g_by_tag[i].read();
+  return report;
+}
+
+void memory_reset_peak() {
+  g_total.peak = g_total.current.load();
+  for (AtomicBooks& books : g_by_tag) books.peak = books.current.load();
+}
+
+std::string memory_report_json() {
+  MemoryReport report = memory_report();
+  OrderedJson j;
+  j["current"] = report.total.current;
+  j["peak"] = report.total.peak;
+  for (size_t i = 0; i < kTagCount; ++i) {
+    j["by_tag"][tag_name(Tag(i))] = {{"current", report.by_tag[i].current}, {"peak", report.by_tag[i].peak}};
+  }
+  return json_text(j);
+}
+
+Result<Block> Block::take(Tag tag, uint64_t n_bytes) {
+  Block block;
+  if (n_bytes == 0) return block;
+  uint64_t rounded = (n_bytes + kAlignment - 1) / kAlignment * kAlignment;
+  void* data = nullptr;
+  if (rounded >= n_bytes && rounded <= SIZE_MAX / 2) data = std::aligned_alloc(kAlignment, size_t(rounded));
+  if (!data) return err(Code::kMemoryExhausted, {{"n_bytes", n_bytes}, {"tag", tag_name(tag)}, {"current", memory_report().total.current}});
+  std::memset(data, 0, size_t(rounded));
+  memory_take(tag, rounded);
+  block.data_ = static_cast<std::byte*>(data);
+  block.n_bytes_ = n_bytes;
+  block.tag_ = tag;
+  return block;
+}
+
+Block::~Block() {
+  if (!data_) return;
+  std::free(data_);
+  memory_give(tag_, (n_bytes_ + kAlignment - 1) / kAlignment * kAlignment);
+}
+
+}  // namespace sb

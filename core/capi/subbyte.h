@@ -1,0 +1,146 @@
+/* subbyte's C API: the only door out of the core. The web engine, the CLI and the Python package all come through here.
+ *
+ * Conventions
+ *   - Handles are opaque; every sb_<noun>_free(NULL) is a no-op.
+ *   - Options and reports are JSON text (UTF-8). An unknown option is an error that names the nearest one.
+ *   - A function that can fail returns NULL or a negative number; sb_error() then has {code, message, hint, retryable, fields}.
+ *   - Returned `const char*` belongs to the library and lives until the next call on the same handle (sb_error: on the same thread).
+ *   - Nothing blocks: a load says which bytes it wants, a session runs one step a call. A handle is used by one thread at a time.
+ */
+#ifndef SUBBYTE_H
+#define SUBBYTE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__wasm__)
+#define SB_API __attribute__((visibility("default"), used))
+#else
+#define SB_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct sb_engine sb_engine;
+typedef struct sb_load sb_load;
+typedef struct sb_model sb_model;
+typedef struct sb_tokenizer sb_tokenizer;
+typedef struct sb_session sb_session;
+
+/* ---- The library ---- */
+
+/* {version, build: native|simd|relaxed|relaxed-threads, sanitizers}. */
+SB_API const char* sb_version(void);
+/* The last error of this thread as JSON, or NULL. */
+SB_API const char* sb_error(void);
+/* Books of memory: {current, peak, by_tag: {weights: {current, peak}, kv, activations, staging, scratch, host}}; bytes. */
+SB_API const char* sb_memory(void);
+/* Peaks start anew from the current bytes. */
+SB_API void sb_memory_reset_peak(void);
+
+/* ---- Engine: the device and its threads ---- */
+
+/* options: data/options.json "engine". */
+SB_API sb_engine* sb_engine_create(const char* options_json);
+SB_API void sb_engine_free(sb_engine*);
+/* {device, isa, threads, threads_why, families: [...], dtypes: [...]}. */
+SB_API const char* sb_engine_capabilities(sb_engine*);
+
+/* ---- Loading: the core pulls, the host brings ---- */
+
+enum { SB_LOAD_DONE = 0, SB_LOAD_WANTS_SIZE = 1, SB_LOAD_WANTS_BYTES = 2 };
+
+typedef struct sb_request {
+  const char* file;  /* name relative to the model's folder; "" is the model file itself (a GGUF) */
+  uint64_t offset;   /* bytes from the file's start; requests on a file come in rising order wherever the format allows */
+  uint64_t n_bytes;  /* at most 16 MiB a request */
+  void* dst;         /* where the bytes go */
+} sb_request;
+
+/* options: {file: name shown in errors, container: "gguf"|"folder", and those of data/options.json "model"}. */
+SB_API sb_load* sb_load_create(sb_engine*, const char* options_json);
+/* What is wanted next: SB_LOAD_WANTS_SIZE (answer with sb_load_size), SB_LOAD_WANTS_BYTES (write them to request->dst,
+ * answer with sb_load_bytes), SB_LOAD_DONE (then sb_load_finish), or negative for an error. */
+SB_API int32_t sb_load_next(sb_load*, sb_request* request);
+/* The file's size in bytes; -1 says that there is no such file. */
+SB_API int32_t sb_load_size(sb_load*, int64_t n_bytes);
+/* How many of the wanted bytes were written; fewer than wanted means that the file ends there. */
+SB_API int32_t sb_load_bytes(sb_load*, uint64_t n_bytes);
+/* {phase: "index"|"tokenizer"|"weights", done_bytes, total_bytes}. */
+SB_API const char* sb_load_progress(sb_load*);
+/* Builds the model; the load is used up, also when this fails. */
+SB_API sb_model* sb_load_finish(sb_load*);
+/* Gives up a load that is not finished. */
+SB_API void sb_load_free(sb_load*);
+
+/* ---- Model ---- */
+
+SB_API void sb_model_free(sb_model*);
+/* {name, family, context, vocab, layers, hidden, has_chat_template, has_tokenizer, n_parameters, weight_bytes, bpw, device, ...}. */
+SB_API const char* sb_model_info(sb_model*);
+/* [{name, dtype, shape, n_bytes, bpw}] in file order. */
+SB_API const char* sb_model_tensors(sb_model*);
+/* The model's own tokenizer, borrowed: valid while the model is, never freed by the caller. NULL if the files have none. */
+SB_API sb_tokenizer* sb_model_tokenizer(sb_model*);
+/* Messages to prompt text. request: {messages: [{role, content, ...}], tools?, add_generation_prompt = true}. */
+SB_API const char* sb_model_chat(sb_model*, const char* request_json);
+
+/* ---- Tokenizer ---- */
+
+/* From the bytes of a tokenizer.json, or of a GGUF file's head (as much as holds its metadata). */
+SB_API sb_tokenizer* sb_tokenizer_create(const void* data, uint64_t n_bytes);
+SB_API void sb_tokenizer_free(sb_tokenizer*);
+/* Text (n_bytes of UTF-8) to ids: {"ids": [...], "tokens": [...]}. options: {add_special = true, tokens = false}. */
+SB_API const char* sb_tokenizer_encode(sb_tokenizer*, const char* text, uint64_t n_bytes, const char* options_json);
+/* Ids to text; *n_bytes gets its length (it may hold NUL). options: {skip_special = true}. */
+SB_API const char* sb_tokenizer_decode(sb_tokenizer*, const int32_t* ids, uint64_t n_ids, const char* options_json, uint64_t* n_bytes);
+
+/* ---- Session: one conversation, its KV cache and its sampler ---- */
+
+enum { SB_STEP_DONE = 0, SB_STEP_MORE = 1 };
+
+/* options: {context}: tokens this session can hold; default the model's. */
+SB_API sb_session* sb_session_create(sb_model*, const char* options_json);
+SB_API void sb_session_free(sb_session*);
+/* Starts an answer. request: one of {prompt: text as it is}, {messages: [...]}, {ids: [...]}, plus data/options.json "generate".
+ * With messages, what the cache already holds of the same conversation is not computed again.
+ * Errors: kSessionBusy while an answer runs. */
+SB_API int32_t sb_session_start(sb_session*, const char* request_json);
+/* One step: a chunk of the prompt, or one token. SB_STEP_MORE, SB_STEP_DONE, or negative (the answer has ended with an error). */
+SB_API int32_t sb_session_step(sb_session*);
+/* The next event, or NULL when there is none: {"type": "prefill", n_tokens, done, ms}, {"type": "token", id, text, ms},
+ * {"type": "done", finish_reason: "stop"|"length"|"cancelled"|"context", usage: {prompt_tokens, cached_tokens, completion_tokens,
+ * prefill_ms, decode_ms, first_token_ms, prefill_tokens_per_s, decode_tokens_per_s}, text, ids}.
+ * `text` of a token is whole UTF-8 characters only; it may be empty while a character is incomplete or a stop text may be beginning. */
+SB_API const char* sb_session_event(sb_session*);
+/* Ends the running answer now; a "done" event with "cancelled" follows. The session is ready at once. */
+SB_API void sb_session_cancel(sb_session*);
+/* Forgets the conversation and empties the cache. */
+SB_API void sb_session_reset(sb_session*);
+/* {n_tokens, context, kv_bytes}. */
+SB_API const char* sb_session_info(sb_session*);
+
+/* ---- Proof: a model against reference outputs ---- */
+
+/* Runs the model on the `in.*` tensors of a golden.safetensors and compares with its `out.*`:
+ * {passed, outputs: [{name, n, max_abs, worst: |a-b|/(1+|b|), tolerance, passed}]}. */
+SB_API const char* sb_golden_run(sb_model*, const void* golden, uint64_t n_bytes);
+/* What the last sb_golden_run computed, as the bytes of a safetensors file under the golden names. */
+SB_API const void* sb_golden_dump(sb_model*, uint64_t* n_bytes);
+
+/* ---- WebAssembly only ---- */
+
+#if defined(__wasm__)
+SB_API void* sb_alloc(uint32_t n_bytes);
+SB_API void sb_dealloc(void*);
+/* A pool thread's whole life (builds with threads): the host gives each worker its stack and TLS, then calls this. Returns when the
+ * engine is freed. */
+SB_API void sb_worker_run(int32_t index);
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+#endif
