@@ -33,7 +33,7 @@ def cpp(out: pathlib.Path) -> None:
 
     options = json.loads((DATA / "options.json").read_text())
     kinds = {"int": "kInt", "number": "kNumber", "bool": "kBool", "string": "kString", "strings": "kStrings"}
-    text = NOTE + "#pragma once\n#include \"runtime/option_row.h\"\nnamespace sb {\n"
+    text = NOTE + "#pragma once\n#include <span>\n#include \"runtime/option_row.h\"\nnamespace sb {\n"
     for group, rows in options.items():
         text += f"inline constexpr OptionRow k{group.capitalize()}Options[] = {{\n"
         for r in rows:
@@ -42,6 +42,8 @@ def cpp(out: pathlib.Path) -> None:
             text += (f"  {{{quoted(r['name'])}, OptionKind::{kinds[r['type']]}, {quoted(default)}, {float(r.get('min', 0))}, {float(r.get('max', 0))}, "
                      f"{str(r.get('exclusive_min', False)).lower()}, {quoted(one_of)}, {quoted(r['doc'])}}},\n")
         text += "};\n"
+    text += "struct OptionGroup { const char* name; std::span<const OptionRow> rows; };\ninline constexpr OptionGroup kOptionGroups[] = {\n"
+    text += "".join(f"  {{{quoted(group)}, k{group.capitalize()}Options}},\n" for group in options) + "};\n"
     write(out / "option_tables.h", text + "}  // namespace sb\n")
 
 

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "base/host_malloc.h"
 #include "base/json.h"
 
 namespace sb {
@@ -73,7 +74,7 @@ Result<Block> Block::take(Tag tag, uint64_t n_bytes) {
   if (n_bytes == 0) return block;
   uint64_t rounded = (n_bytes + kAlignment - 1) / kAlignment * kAlignment;
   void* data = nullptr;
-  if (rounded >= n_bytes && rounded <= SIZE_MAX / 2) data = std::aligned_alloc(kAlignment, size_t(rounded));
+  if (rounded >= n_bytes && rounded <= SIZE_MAX / 2) data = host_malloc(kAlignment, size_t(rounded));
   if (!data) return err(Code::kMemoryExhausted, {{"n_bytes", n_bytes}, {"tag", tag_name(tag)}, {"current", memory_report().total.current}});
   std::memset(data, 0, size_t(rounded));
   memory_take(tag, rounded);
@@ -85,7 +86,7 @@ Result<Block> Block::take(Tag tag, uint64_t n_bytes) {
 
 Block::~Block() {
   if (!data_) return;
-  std::free(data_);
+  host_free(data_);
   memory_give(tag_, (n_bytes_ + kAlignment - 1) / kAlignment * kAlignment);
 }
 

@@ -33,6 +33,7 @@ inline std::unexpected<Error> err(Error error) { return std::unexpected<Error>(s
   auto result = (expression);                                   \
   if (!result) return std::unexpected(std::move(result).error()); \
   declaration = std::move(*result)
+
 /// SB_OK(check()): returns the error from the enclosing function, if there is one.
 #define SB_OK(expression)                                                          \
   do {                                                                             \

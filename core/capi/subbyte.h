@@ -33,6 +33,8 @@ typedef struct sb_session sb_session;
 
 /* {version, build: native|simd|relaxed|relaxed-threads, sanitizers}. */
 SB_API const char* sb_version(void);
+/* Every option: {engine: [{name, type, default, min?, max?, one_of?, doc}], model: […], generate: […]}. */
+SB_API const char* sb_options(void);
 /* The last error of this thread as JSON, or NULL. */
 SB_API const char* sb_error(void);
 /* Books of memory: {current, peak, by_tag: {weights: {current, peak}, kv, activations, staging, scratch, host}}; bytes. */

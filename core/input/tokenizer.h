@@ -15,14 +15,15 @@ namespace sb {
 
 /// The tokenizer keys of a GGUF file (`tokenizer.ggml.*`), as plain data.
 struct GgufVocab {
-  std::string model;                 // gpt2 (byte-level BPE), llama (SentencePiece BPE), t5 (unigram), bert (WordPiece)
-  std::string pre;                   // pre-tokenizer: smollm, llama-bpe, qwen2, gpt-2 …; empty for SentencePiece
-  std::vector<std::string> tokens;
-  std::vector<float> scores;         // one a token, or empty
-  std::vector<int32_t> types;        // one a token, or empty: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte
-  std::vector<std::string> merges;   // "left right", or empty
-  std::optional<int32_t> bos, eos, unk, sep, pad, cls, mask;
-  std::optional<bool> add_bos, add_eos, add_space_prefix;
+  std::string model{};               // gpt2 (byte-level BPE), llama (SentencePiece BPE), t5 (unigram), bert (WordPiece)
+  std::string pre{};                 // pre-tokenizer: smollm, llama-bpe, qwen2, gpt-2 …; empty for SentencePiece
+  std::vector<std::string> tokens{};
+  std::vector<float> scores{};       // one a token, or empty
+  std::vector<int32_t> types{};      // one a token, or empty: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte
+  std::vector<std::string> merges{}; // "left right", or empty
+  std::optional<int32_t> bos{}, eos{}, unk{}, sep{}, pad{}, cls{}, mask{};
+  std::optional<bool> add_bos{}, add_eos{}, add_space_prefix{}, remove_extra_whitespaces{};
+  std::string precompiled_charsmap{};  // t5: SentencePiece's character map; may be empty
 };
 
 class Tokenizer {
@@ -59,18 +60,21 @@ class Tokenizer {
 };
 
 /// Ids in, whole UTF-8 characters out, one id at a time; the texts joined equal decode() of all ids (special tokens skipped).
+/// The tokenizer must outlive it.
 class TokenStream {
  public:
-  explicit TokenStream(const Tokenizer& tokenizer) : tokenizer_(&tokenizer) {}
+  explicit TokenStream(const Tokenizer& tokenizer);
+  TokenStream(TokenStream&&) noexcept;
+  TokenStream& operator=(TokenStream&&) noexcept;
+  ~TokenStream();
   /// The text that this id completes; empty while a character is incomplete. Errors: kTokenOutside.
   Result<std::string> push(int32_t id);
-  /// What is left at the end (an incomplete character becomes U+FFFD, as decode() has it).
+  /// What is left at the end (an incomplete character becomes U+FFFD, as decode() has it). Then a new text may begin.
   std::string finish();
 
  private:
-  const Tokenizer* tokenizer_;
-  std::vector<int32_t> window_;  // ids since the last safe cut
-  std::string emitted_;          // of the window's text, what went out already
+  struct State;
+  std::unique_ptr<State> state_;
 };
 
 }  // namespace sb

@@ -1,0 +1,110 @@
+#include "client.h"
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <map>
+
+namespace cli {
+namespace {
+
+struct FileCloser {
+  void operator()(std::FILE* f) const { std::fclose(f); }
+};
+using File = std::unique_ptr<std::FILE, FileCloser>;
+
+/// Open files of one model, by the names that its load uses.
+class Files {
+ public:
+  explicit Files(std::filesystem::path root) : root_(std::move(root)) {}
+
+  int64_t size(const std::string& name) {
+    std::error_code error;
+    const auto n_bytes = std::filesystem::file_size(path(name), error);
+    return error ? -1 : int64_t(n_bytes);
+  }
+  uint64_t read(const std::string& name, uint64_t offset, void* to, uint64_t n_bytes) {
+    File& file = files_[name];
+    if (!file) file.reset(std::fopen(path(name).c_str(), "rb"));
+    if (!file || fseeko(file.get(), off_t(offset), SEEK_SET) != 0) throw Failure{"kReadFailed", "Reading " + path(name).string() + " failed: " + std::strerror(errno), "Check the disk and the file's permissions."};
+    const size_t n = std::fread(to, 1, n_bytes, file.get());
+    if (n < n_bytes && std::ferror(file.get())) throw Failure{"kReadFailed", "Reading " + path(name).string() + " failed: " + std::strerror(errno), "Check the disk, then try again."};
+    return n;
+  }
+
+ private:
+  std::filesystem::path path(const std::string& name) const { return name.empty() ? root_ : root_ / name; }
+  std::filesystem::path root_;
+  std::map<std::string, File> files_;
+};
+
+struct LoadFreer {
+  void operator()(sb_load* p) const { sb_load_free(p); }
+};
+
+}  // namespace
+
+void fail_with_last_error() {
+  const char* text = sb_error();
+  const Json j = text ? Json::parse(text) : Json::object();
+  throw Failure{j.value("code", "kInternal"), j.value("message", "unknown error"), j.value("hint", "")};
+}
+
+std::string read_file(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) throw Failure{"kFileMissing", path + " was not found", "Check the path."};
+  Files files(path);
+  std::string bytes(size_t(std::max<int64_t>(0, files.size(""))), '\0');
+  bytes.resize(files.read("", 0, bytes.data(), bytes.size()));
+  return bytes;
+}
+
+Engine open_engine(const Json& options) { return Engine(checked(sb_engine_create(options.dump().c_str()))); }
+
+Model load_model(sb_engine* engine, const std::string& path, Json options, const std::function<void(const Json& progress)>& on_progress) {
+  std::error_code error;
+  const bool is_folder = std::filesystem::is_directory(path, error);
+  if (!is_folder && !std::filesystem::is_regular_file(path, error)) {
+    throw Failure{"kFileMissing", path + " was not found", "Give a GGUF file, or a Hugging Face folder with config.json and *.safetensors."};
+  }
+  options["file"] = path;
+  options["container"] = is_folder ? "folder" : "gguf";
+  Files files(path);
+  std::unique_ptr<sb_load, LoadFreer> load(checked(sb_load_create(engine, options.dump().c_str())));
+  sb_request wanted;
+  while (int32_t kind = checked(sb_load_next(load.get(), &wanted))) {
+    if (kind == SB_LOAD_WANTS_SIZE) {
+      checked(sb_load_size(load.get(), files.size(wanted.file)));
+    } else {
+      checked(sb_load_bytes(load.get(), files.read(wanted.file, wanted.offset, wanted.dst, wanted.n_bytes)));
+    }
+    if (on_progress) on_progress(Json::parse(sb_load_progress(load.get())));
+  }
+  return Model(checked(sb_load_finish(load.release())));
+}
+
+Json run_answer(sb_session* session, const std::function<void(const Json& event)>& on_event, const std::function<bool()>& stop) {
+  Json done;
+  auto drain = [&] {
+    while (const char* text = sb_session_event(session)) {
+      Json event = Json::parse(text);
+      if (on_event) on_event(event);
+      if (event["type"] == "done") done = std::move(event);
+    }
+  };
+  for (;;) {
+    const int32_t more = sb_session_step(session);
+    drain();
+    checked(more);
+    if (more == SB_STEP_DONE) break;
+    if (stop && stop()) {
+      sb_session_cancel(session);
+      drain();
+      break;
+    }
+  }
+  return done;
+}
+
+}  // namespace cli

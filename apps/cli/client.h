@@ -1,0 +1,54 @@
+// The C API with C++ manners: owners that free, errors that throw Failure, and a host that brings a load its bytes from disk.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+#include "subbyte.h"
+
+namespace cli {
+
+using Json = nlohmann::ordered_json;
+
+/// An error of the engine or of the command line; main() prints it and exits with 1.
+struct Failure {
+  std::string code, message, hint;
+};
+/// Throws what sb_error() says.
+[[noreturn]] void fail_with_last_error();
+
+template <auto kFree>
+struct Freer {
+  template <class T>
+  void operator()(T* p) const { kFree(p); }
+};
+using Engine = std::unique_ptr<sb_engine, Freer<sb_engine_free>>;
+using Model = std::unique_ptr<sb_model, Freer<sb_model_free>>;
+using Session = std::unique_ptr<sb_session, Freer<sb_session_free>>;
+using Tokenizer = std::unique_ptr<sb_tokenizer, Freer<sb_tokenizer_free>>;
+
+template <class T>
+T* checked(T* p) {
+  if (!p) fail_with_last_error();
+  return p;
+}
+inline int32_t checked(int32_t status) {
+  if (status < 0) fail_with_last_error();
+  return status;
+}
+inline Json parsed(const char* text) { return Json::parse(checked(text)); }
+
+/// Whole file; throws Failure kFileMissing or kReadFailed.
+std::string read_file(const std::string& path);
+
+Engine open_engine(const Json& options);
+/// A GGUF file or a Hugging Face folder. `options`: those of data/options.json "model".
+Model load_model(sb_engine* engine, const std::string& path, Json options, const std::function<void(const Json& progress)>& on_progress = {});
+
+/// Runs the started answer to its end, handing over each event; `stop()` is asked between steps. Returns the "done" event.
+Json run_answer(sb_session* session, const std::function<void(const Json& event)>& on_event, const std::function<bool()>& stop = {});
+
+}  // namespace cli

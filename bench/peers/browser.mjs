@@ -1,0 +1,123 @@
+// Chromium as the bench needs it: pages served with the headers that threads want, one fresh profile a contender, and the renderer's
+// thread CPU time and memory read from /proc, where neither other load nor the page's own clock enters.
+import fs from 'node:fs';
+import http from 'node:http';
+import os from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import puppeteer from 'puppeteer-core';
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.mjs': 'text/javascript', '.wasm': 'application/wasm', '.json': 'application/json' };
+const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update',
+  '--disable-sync', '--disable-dev-shm-usage'];
+
+export function chromium() {
+  const found = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find((f) => f && fs.existsSync(f));
+  return found ?? null;
+}
+
+/** One range of bytes, as `Range: bytes=a-b` asks; null for the whole file. */
+function range_of(header, size) {
+  const m = /^bytes=(\d+)-(\d*)$/.exec(header ?? '');
+  return m ? { start: Number(m[1]), end: Math.min(m[2] === '' ? size - 1 : Number(m[2]), size - 1) } : null;
+}
+
+/** Serves `folders` ({'/prefix/': folder}) on loopback. Resolves to {base, close}. */
+export async function serve(folders) {
+  const find = (url) => {
+    if (url === '/') return path.join(here, 'page.html');
+    const prefix = Object.keys(folders).find((p) => url.startsWith(p));
+    const file = prefix && path.join(folders[prefix], path.normalize('/' + url.slice(prefix.length)));
+    return file && fs.existsSync(file) && fs.statSync(file).isFile() ? file : null;
+  };
+  const server = http.createServer((request, response) => {
+    const file = find(decodeURIComponent(request.url.split('?')[0]));
+    if (!file) return response.writeHead(404).end();
+    const { size, mtimeMs } = fs.statSync(file);
+    const range = range_of(request.headers.range, size);
+    response.writeHead(range ? 206 : 200, {
+      'content-type': TYPES[path.extname(file)] ?? 'application/octet-stream',
+      'content-length': range ? range.end - range.start + 1 : size,
+      ...(range ? { 'content-range': `bytes ${range.start}-${range.end}/${size}` } : {}),
+      'accept-ranges': 'bytes', etag: `"${size}-${Math.round(mtimeMs)}"`, 'cache-control': 'public, max-age=3600',
+      'cross-origin-opener-policy': 'same-origin', 'cross-origin-embedder-policy': 'require-corp', 'cross-origin-resource-policy': 'same-origin',
+    });
+    if (request.method === 'HEAD') return response.end();
+    fs.createReadStream(file, range ?? undefined).pipe(response);
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return { base: `http://127.0.0.1:${server.address().port}`, close: () => { server.closeAllConnections(); server.close(); } };
+}
+
+const read = (file) => { try { return fs.readFileSync(file, 'utf8'); } catch { return ''; } };
+
+function descendants(pid) {
+  let threads = [];
+  try { threads = fs.readdirSync(`/proc/${pid}/task`); } catch { /* it has just ended */ }
+  const children = threads.flatMap((t) => read(`/proc/${pid}/task/${t}/children`).trim().split(/\s+/).filter(Boolean));
+  return [pid, ...children.flatMap(descendants)];
+}
+
+/** What a process holds in RAM that no file backs: its heaps, and what it shares with the browser process. */
+function anonymous_mib(pid) {
+  const status = read(`/proc/${pid}/status`);
+  const kib = (name) => Number(new RegExp(`${name}:\\s+(\\d+)`).exec(status)?.[1] ?? 0);
+  return (kib('RssAnon') + kib('RssShmem')) / 1024;
+}
+
+/** Watches the renderer that holds the page: of all renderers (Chromium keeps a spare), the one with the most memory. */
+function watch_renderer(browser_pid) {
+  let renderers = [], tick = 0, peak_mib = 0;
+  const look = () => { renderers = descendants(browser_pid).filter((p) => read(`/proc/${p}/cmdline`).includes('--type=renderer')); };
+  const sample = () => {
+    if (tick < 50 ? tick % 5 === 0 : tick % 100 === 0) look(); // walking the process tree is the dear part
+    tick++;
+    for (const p of renderers) peak_mib = Math.max(peak_mib, anonymous_mib(p));
+  };
+  const timer = setInterval(sample, 200);
+  return {
+    pid: () => { if (!renderers.length) look(); return renderers.reduce((a, b) => (anonymous_mib(b) > anonymous_mib(a) ? b : a)); },
+    peak_mib: () => { sample(); return peak_mib; },
+    stop: () => clearInterval(timer),
+  };
+}
+
+/** CPU time of a process's threads in ms. A thread that has ended takes its time with it: hold thread pools open while you measure. */
+function thread_cpu_ms(pid) {
+  let ns = 0;
+  try {
+    for (const task of fs.readdirSync(`/proc/${pid}/task`)) ns += Number(read(`/proc/${pid}/task/${task}/schedstat`).split(' ')[0]);
+  } catch { return NaN; }
+  return ns / 1e6;
+}
+
+/** Opens the bench page with `adapter` in a browser of its own on `profile`; resolves when the model has given its first answer. */
+export async function open_page({ base, adapter, model, threads, context, profile, proof }) {
+  const browser = await puppeteer.launch({ executablePath: chromium(), headless: true, userDataDir: profile, protocolTimeout: 900_000, args: FLAGS });
+  const renderer = watch_renderer(String(browser.process().pid));
+  const stop = async () => { renderer.stop(); await browser.close().catch(() => {}); };
+  try {
+    const page = await browser.newPage();
+    const complaints = [];
+    page.on('pageerror', (e) => complaints.push(e.message));
+    page.on('console', (m) => { if (m.type() === 'error') complaints.push(m.text()); });
+    await page.exposeFunction('cpu_ms', () => thread_cpu_ms(renderer.pid()));
+    const query = new URLSearchParams({ adapter, model, threads, context, prompt: proof.prompt, n: proof.n });
+    await page.goto(`${base}/?${query}`, { waitUntil: 'domcontentloaded' });
+    await page.waitForFunction('window.started || window.failed', { timeout: 300_000, polling: 100 });
+    const failed = await page.evaluate('window.failed');
+    if (failed) throw new Error([failed, ...complaints].join('\n'));
+    return {
+      ...(await page.evaluate('window.started')),
+      complete: (prompt, n) => page.evaluate((p, k) => window.complete(p, k), prompt, n),
+      page_mib: renderer.peak_mib,
+      stop,
+    };
+  } catch (e) {
+    await stop();
+    throw e;
+  }
+}
+
+export const fresh_profile = () => fs.mkdtempSync(path.join(os.tmpdir(), 'subbyte-peers-'));

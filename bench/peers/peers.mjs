@@ -1,0 +1,139 @@
+#!/usr/bin/env node
+// Runs subbyte and its peers side by side: same file, same prompts, one machine, one run. `./dev bench peers` calls this; README.md says
+// what each case means.
+import fs from 'node:fs';
+import path from 'node:path';
+import { execFileSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+const CONTENDERS = ['subbyte_wasm', 'subbyte_native', 'wllama2', 'wllama3', 'llama_cpp'];
+const CONTEXT = 1024;
+const USAGE = `usage: ./dev bench peers [--quick] [--json FILE] [--dtypes Q4_1,Q4_0,Q8_0] [--threads 1,2] [--rounds N] [--starts N] [--only NAME,…]
+  --quick    Q4_1 on two threads, two rounds: under four minutes
+  --only     these contenders: subbyte-wasm, subbyte-native, wllama-2.4.0, wllama-3.8.1, llama.cpp`;
+
+const say = (text) => process.stderr.write(text + '\n');
+const list = (text) => text.split(',').filter(Boolean);
+
+function arguments_of(argv) {
+  const { values } = parseArgs({ args: argv, options: {
+    quick: { type: 'boolean', default: false }, json: { type: 'string' }, dtypes: { type: 'string' }, threads: { type: 'string' },
+    rounds: { type: 'string' }, starts: { type: 'string' }, only: { type: 'string' }, help: { type: 'boolean', default: false },
+  } });
+  if (values.help) { console.log(USAGE); process.exit(0); }
+  const of = (given, full, quick) => given ?? (values.quick ? quick : full);
+  const o = {
+    json: values.json, only: values.only && list(values.only),
+    dtypes: list(of(values.dtypes, 'Q4_0,Q4_1', 'Q4_1')), threads: list(of(values.threads, '1,2', '2')).map(Number),
+    rounds: Number(of(values.rounds, 5, 2)), starts: Number(of(values.starts, 3, 2)),
+  };
+  if (o.threads.some((t) => !(t >= 1)) || !(o.rounds >= 1) || !(o.starts >= 1)) { say(USAGE); process.exit(2); }
+  return o;
+}
+
+/** The peers' packages, installed when they are wanted and not there. Platform binaries for GPUs (700 MB) stay away. */
+function install() {
+  const stamp = path.join(here, 'node_modules', '.package-lock.json');
+  if (fs.existsSync(stamp) && fs.statSync(stamp).mtimeMs >= fs.statSync(path.join(here, 'package-lock.json')).mtimeMs) return;
+  say('installing the peers (npm ci in bench/peers)');
+  execFileSync('npm', ['ci', '--omit=optional', '--ignore-scripts', '--no-fund', '--no-audit'], { cwd: here, stdio: ['ignore', 'ignore', 'inherit'],
+    env: { ...process.env, NODE_LLAMA_CPP_SKIP_DOWNLOAD: 'true' } });
+}
+
+/** Contenders of this run, and why others stay out. */
+async function line_up(only) {
+  const all = (await Promise.all(CONTENDERS.filter((f) => fs.existsSync(path.join(here, 'contenders', f + '.mjs')))
+    .map((f) => import(`./contenders/${f}.mjs`)))).map((m) => m.default);
+  const unknown = (only ?? []).filter((n) => !all.some((c) => c.name === n));
+  if (unknown.length) { say(`no contender ${unknown.join(', ')}; there are ${all.map((c) => c.name).join(', ')}`); process.exit(2); }
+  const wanted = all.filter((c) => !only || only.includes(c.name));
+  const missing = wanted.map((c) => [c, c.missing()]).filter(([, why]) => why);
+  for (const [c, why] of missing) say(`missing: ${c.name}: ${why}`);
+  return { all, contenders: wanted.filter((c) => !missing.some(([m]) => m === c)), n_missing: missing.length };
+}
+
+/** One (dtype, threads) group: starts, proof, warm-up, then the rounds, contender by contender within each. */
+async function run_group({ contenders, samples, group, file, options, proof, prompt, refused }) {
+  const key_of = (c, name, clock = 'wall') => ({ contender: c.name, ...group, case: name, clock });
+  const field = [];
+  const drop = async (entry, e) => {
+    say(`  ${entry.c.name}: ${e.message.split('\n').slice(0, 4).join(' | ')}`);
+    refused.add(entry.c.name);
+    field.splice(field.indexOf(entry), 1);
+    await entry.session?.stop().catch(() => {});
+    await entry.arena?.close().catch(() => {});
+  };
+  const each = async (task) => { for (const entry of [...field]) await task(entry).catch((e) => drop(entry, e)); };
+  for (const c of contenders) field.push({ c });
+  await each(async (entry) => { entry.arena = await entry.c.prepare({ file, ...group, context: CONTEXT, proof }); });
+
+  for (let round = 0; round < options.starts; round++) {
+    await each(async (entry) => {
+      await entry.session?.stop();
+      const s = (entry.session = await entry.arena.start());
+      if (!s.text.includes(proof.expects)) throw new Error(`answers ${JSON.stringify(s.text)} to ${JSON.stringify(proof.prompt)}: refused`);
+      if (s.about?.threads && s.about.threads !== group.threads) throw new Error(`runs ${s.about.threads} threads, ${group.threads} wanted: refused`);
+      samples.add(key_of(entry.c, 'load_ms'), round, s.load_ms);
+      samples.add(key_of(entry.c, 'first_token_ms'), round, s.first_token_ms);
+      if (round === 0) say(`  ${entry.c.name.padEnd(15)} ${JSON.stringify(s.about ?? {})} ${JSON.stringify(s.text)}`);
+    });
+  }
+  let next = 0;
+  const rounds = async (n, timed) => {
+    for (let round = 0; round < n; round++) {
+      const [short, long] = [await prompt(next++, 128), await prompt(next++, 512)];
+      await each(async ({ c, session }) => {
+        const complete = async (prompt, n) => {
+          const t = await session.complete(prompt, n);
+          if (t.n_prompt !== prompt.ids.length || t.n_decode !== n - 1) throw new Error(`computed ${t.n_prompt} + 1 + ${t.n_decode} tokens, ${prompt.ids.length} + ${n} wanted: refused`);
+          if (timed) samples.add_completion({ contender: c.name, ...group }, round, t);
+        };
+        await complete(short, timed ? 65 : 17);
+        if (timed) await complete(long, 1);
+      });
+      if (timed) say(`  round ${round + 1} of ${n}`);
+    }
+  };
+  await rounds(1, false);
+  await rounds(options.rounds, true);
+  await each(async ({ c, session }) => {
+    if (session.page_mib) samples.add(key_of(c, 'page_mib'), 0, session.page_mib(), { how: 'peak RssAnon + RssShmem of the renderer process, sampled every 200 ms, load to last token' });
+  });
+  for (const entry of field) { await entry.session.stop(); await entry.arena.close(); }
+}
+
+const options = arguments_of(process.argv.slice(2));
+install();
+const { Samples } = await import('./statistics.mjs');
+const { print_table } = await import('./table.mjs');
+const { MODEL, model_file } = await import('./models.mjs');
+const { proof_of, make_prompt } = await import('./prompts.mjs');
+const { brotli_bytes } = await import('./payload.mjs');
+
+const { all, contenders, n_missing } = await line_up(options.only);
+const samples = new Samples(), refused = new Set();
+for (const c of contenders) {
+  const files = c.payload();
+  if (files) samples.add({ contender: c.name, model: null, dtype: null, threads: null, case: 'payload_br_bytes', clock: 'wall' }, 0, brotli_bytes(files), { how: files.map((f) => path.basename(f)).join(' + ') });
+}
+
+// Prompts are cut once, by llama.cpp's tokenizer, so that all compute the same tokens.
+const tokenizer_arena = await all.find((c) => c.name === 'llama.cpp').prepare({ file: model_file('Q4_1'), threads: 1, context: CONTEXT, proof: proof_of('Q4_1') });
+const tokenizer = await tokenizer_arena.start();
+const prompt = (index, n) => make_prompt(tokenizer, index, n);
+
+for (const dtype of options.dtypes) {
+  const file = model_file(dtype);
+  for (const threads of options.threads) {
+    say(`${MODEL} ${dtype}, threads ${threads}`);
+    await run_group({ contenders: contenders.filter((c) => !refused.has(c.name)), samples, group: { model: MODEL, dtype, threads }, file, options, proof: proof_of(dtype), prompt, refused });
+    for (const name of refused) samples.refuse(name);
+    if (options.json) fs.writeFileSync(options.json, JSON.stringify(samples.rows(), null, 1) + '\n');
+  }
+}
+await tokenizer.stop();
+print_table(samples, contenders);
+if (refused.size) say(`refused: ${[...refused].join(', ')}`);
+process.exit(refused.size || n_missing ? 1 : 0);

@@ -1,0 +1,79 @@
+#include "base/thread_pool.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <numeric>
+#include <thread>
+#include <vector>
+
+namespace sb {
+namespace {
+
+TEST(ThreadPool, OneThreadRunsInTheCaller) {
+  ThreadPool pool(1);
+  std::thread::id ran;
+  pool.run([&](int) { ran = std::this_thread::get_id(); });
+  EXPECT_EQ(ran, std::this_thread::get_id());
+}
+
+TEST(ThreadPool, FewerThanOneIsOne) {
+  EXPECT_EQ(ThreadPool(0).size(), 1);
+  EXPECT_EQ(ThreadPool(-3).size(), 1);
+}
+
+TEST(ThreadPool, EveryThreadRunsOnceAJob) {
+  for (int n : {1, 2, 3, 8}) {
+    ThreadPool pool(n);
+    std::vector<int> calls(size_t(n), 0);  // plain ints: each thread has its own, run() orders them against the caller
+    for (int job = 0; job < 2000; ++job) pool.run([&](int thread) { ++calls[size_t(thread)]; });
+    EXPECT_EQ(calls, std::vector<int>(size_t(n), 2000));
+  }
+}
+
+TEST(ThreadPool, SleepersWakeForTheNextJob) {
+  ThreadPool pool(3);
+  std::atomic<int> calls = 0;
+  for (int job = 0; job < 5; ++job) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));  // longer than they spin; the test holds if they do not sleep, too
+    pool.run([&](int) { ++calls; });
+  }
+  EXPECT_EQ(calls, 15);
+}
+
+TEST(ThreadPool, ALateWorkerIsWaitedFor) {
+  ThreadPool pool(2);
+  bool has_run = false;
+  pool.run([&](int thread) {
+    if (thread != 1) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    has_run = true;
+  });
+  EXPECT_TRUE(has_run);
+}
+
+TEST(SpinBarrier, StagesSeeWhatTheStageBeforeWrote) {
+  constexpr int kThreads = 4, kStages = 3000;
+  ThreadPool pool(kThreads);
+  SpinBarrier barrier(kThreads);
+  std::vector<int> now(kThreads, 0), next(kThreads, 0);
+  std::atomic<int> n_wrong = 0;
+  pool.run([&](int thread) {
+    for (int stage = 0; stage < kStages; ++stage) {
+      std::vector<int>& read = stage % 2 ? next : now;
+      std::vector<int>& write = stage % 2 ? now : next;
+      if (std::accumulate(read.begin(), read.end(), 0) != stage * kThreads) ++n_wrong;
+      write[size_t(thread)] = stage + 1;
+      barrier.wait();
+    }
+  });
+  EXPECT_EQ(n_wrong, 0);
+}
+
+TEST(SpinBarrier, OneThreadPasses) {
+  SpinBarrier barrier(1);
+  for (int i = 0; i < 3; ++i) barrier.wait();
+}
+
+}  // namespace
+}  // namespace sb

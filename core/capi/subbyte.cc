@@ -1,0 +1,258 @@
+// The C API: checks handles, maps Results to codes, keeps the strings it lends. No logic.
+#include "capi/subbyte.h"
+
+#include <cstring>
+
+#include "base/memory.h"
+#include "base/thread_pool.h"
+#include "device/cpu/cpu_device.h"
+#include "io/gguf.h"
+#include "option_tables.h"
+#include "runtime/golden.h"
+#include "runtime/model.h"
+#include "runtime/session.h"
+#include "runtime/tokenizer_file.h"
+
+using namespace sb;
+
+struct sb_engine {
+  std::shared_ptr<Device> device;
+  std::string text;
+};
+struct sb_load {
+  std::shared_ptr<Device> device;
+  Loading loading;
+  int64_t context;
+  std::string wanted_file, text;
+};
+struct sb_tokenizer {
+  const Tokenizer* tokenizer;
+  std::unique_ptr<Tokenizer> owned;  // null when the model owns it
+  std::string text;
+};
+struct sb_model {
+  std::unique_ptr<Model> model;
+  sb_tokenizer tokenizer;
+  std::string text;
+  std::vector<std::byte> dump;
+};
+struct sb_session {
+  Session session;
+  std::string text;
+};
+
+namespace {
+
+thread_local std::string g_error;
+
+int32_t failed(const Error& error) {
+  g_error = error.to_json();
+  return -1;
+}
+std::nullptr_t failed_null(const Error& error) {
+  failed(error);
+  return nullptr;
+}
+/// The text of a Result<std::string>, kept in `place`; NULL after an error.
+const char* lend(std::string& place, Result<std::string> text) {
+  if (!text) return failed_null(text.error());
+  place = std::move(*text);
+  return place.c_str();
+}
+std::string_view view(const char* text) { return text ? std::string_view(text) : std::string_view(); }
+
+}  // namespace
+
+extern "C" {
+
+const char* sb_version(void) {
+  static const std::string text = [] {
+    OrderedJson j;
+    j["version"] = SB_VERSION;
+#if !defined(__wasm__)
+    j["build"] = "native";
+#elif defined(SB_THREADS)
+    j["build"] = "relaxed-threads";
+#elif defined(__wasm_relaxed_simd__)
+    j["build"] = "relaxed";
+#else
+    j["build"] = "simd";
+#endif
+#ifdef SB_SANITIZE
+    j["sanitizers"] = true;
+#else
+    j["sanitizers"] = false;
+#endif
+    return json_text(j);
+  }();
+  return text.c_str();
+}
+
+const char* sb_options(void) {
+  static const std::string text = [] {
+    OrderedJson j;
+    for (const OptionGroup& group : kOptionGroups) j[group.name] = options_json(group.rows);
+    return json_text(j);
+  }();
+  return text.c_str();
+}
+
+const char* sb_error(void) { return g_error.empty() ? nullptr : g_error.c_str(); }
+
+const char* sb_memory(void) {
+  thread_local std::string text;
+  text = memory_report_json();
+  return text.c_str();
+}
+void sb_memory_reset_peak(void) { memory_reset_peak(); }
+
+sb_engine* sb_engine_create(const char* options_json) {
+  auto options = Options::parse(view(options_json), kEngineOptions);
+  if (!options) return failed_null(options.error());
+  CpuOptions cpu;
+  cpu.threads = int(options->integer("threads"));
+  cpu.isa = options->text("isa");
+  auto device = make_cpu_device(cpu);
+  if (!device) return failed_null(device.error());
+  return new sb_engine{std::move(*device), {}};
+}
+void sb_engine_free(sb_engine* engine) { delete engine; }
+
+const char* sb_engine_capabilities(sb_engine* engine) {
+  OrderedJson j = json_parse_ordered(engine->device->describe(), "device").value_or(OrderedJson::object());
+  for (const Family* family : families()) j["families"].push_back(family->name);
+  for (const DtypeRow& row : kDtypeRows) j["dtypes"].push_back(row.name);
+  engine->text = json_text(j);
+  return engine->text.c_str();
+}
+
+sb_load* sb_load_create(sb_engine* engine, const char* options_json) {
+  auto options = Options::parse(view(options_json), kModelOptions, {"file", "container"});
+  if (!options) return failed_null(options.error());
+  const Json *file = options->extra("file"), *container = options->extra("container");
+  const std::string name = file && file->is_string() ? file->get<std::string>() : "model";
+  const std::string kind = container && container->is_string() ? container->get<std::string>() : "gguf";
+  if (kind != "gguf" && kind != "folder") return failed_null(Error(Code::kOptionInvalid, {{"option", "container"}, {"value", kind}, {"expected", "gguf or folder"}}));
+  return new sb_load{engine->device, kind == "gguf" ? Loading::gguf(name) : Loading::folder(name), options->integer("context"), {}, {}};
+}
+
+int32_t sb_load_next(sb_load* load, sb_request* request) {
+  auto wanted = load->loading.next();
+  if (!wanted) return failed(wanted.error());
+  load->wanted_file = std::move(wanted->file);
+  *request = {load->wanted_file.c_str(), wanted->offset, wanted->dst.size(), wanted->dst.data()};
+  switch (wanted->kind) {
+    case ReadRequest::Kind::kNothing: return SB_LOAD_DONE;
+    case ReadRequest::Kind::kSize: return SB_LOAD_WANTS_SIZE;
+    case ReadRequest::Kind::kBytes: return SB_LOAD_WANTS_BYTES;
+  }
+  return SB_LOAD_DONE;
+}
+int32_t sb_load_size(sb_load* load, int64_t n_bytes) {
+  load->loading.size_is(n_bytes < 0 ? std::nullopt : std::optional<uint64_t>(uint64_t(n_bytes)));
+  return 0;
+}
+int32_t sb_load_bytes(sb_load* load, uint64_t n_bytes) {
+  load->loading.bytes_are(n_bytes);
+  return 0;
+}
+const char* sb_load_progress(sb_load* load) {
+  const LoadProgress p = load->loading.progress();
+  load->text = json_text(OrderedJson{{"phase", p.phase}, {"done_bytes", p.done_bytes}, {"total_bytes", p.total_bytes}});
+  return load->text.c_str();
+}
+sb_model* sb_load_finish(sb_load* load) {
+  const std::unique_ptr<sb_load> used_up(load);
+  auto files = load->loading.finish();
+  if (!files) return failed_null(files.error());
+  auto model = Model::open(std::move(*files), load->device, load->context);
+  if (!model) return failed_null(model.error());
+  sb_model* out = new sb_model{std::move(*model), {}, {}, {}};
+  out->tokenizer.tokenizer = out->model->tokenizer();
+  return out;
+}
+void sb_load_free(sb_load* load) { delete load; }
+
+void sb_model_free(sb_model* model) { delete model; }
+const char* sb_model_info(sb_model* model) { return lend(model->text, model->model->info_json()); }
+const char* sb_model_tensors(sb_model* model) { return lend(model->text, model->model->tensors_json()); }
+sb_tokenizer* sb_model_tokenizer(sb_model* model) { return model->tokenizer.tokenizer ? &model->tokenizer : nullptr; }
+const char* sb_model_chat(sb_model* model, const char* request_json) {
+  auto request = json_parse_ordered(view(request_json), "request");
+  if (!request) return failed_null(request.error());
+  return lend(model->text, model->model->chat_prompt(*request));
+}
+
+sb_tokenizer* sb_tokenizer_create(const void* data, uint64_t n_bytes) {
+  auto tokenizer = tokenizer_from_file({static_cast<const std::byte*>(data), size_t(n_bytes)});
+  if (!tokenizer) return failed_null(tokenizer.error());
+  auto owned = std::make_unique<Tokenizer>(std::move(*tokenizer));
+  const Tokenizer* borrowed = owned.get();
+  return new sb_tokenizer{borrowed, std::move(owned), {}};
+}
+void sb_tokenizer_free(sb_tokenizer* tokenizer) {
+  if (tokenizer && tokenizer->owned) delete tokenizer;
+}
+
+const char* sb_tokenizer_encode(sb_tokenizer* tokenizer, const char* text, uint64_t n_bytes, const char* options_json) {
+  auto options = json_parse(options_json && *options_json ? view(options_json) : "{}", "options");
+  if (!options) return failed_null(options.error());
+  auto ids = tokenizer->tokenizer->encode({text, size_t(n_bytes)}, json_bool(*options, "add_special").value_or(true));
+  if (!ids) return failed_null(ids.error());
+  OrderedJson j;
+  j["ids"] = *ids;
+  if (json_bool(*options, "tokens").value_or(false)) {
+    j["tokens"] = OrderedJson::array();
+    for (int32_t id : *ids) j["tokens"].push_back(std::string(tokenizer->tokenizer->token(id)));
+  }
+  return lend(tokenizer->text, json_text(j));
+}
+
+const char* sb_tokenizer_decode(sb_tokenizer* tokenizer, const int32_t* ids, uint64_t n_ids, const char* options_json, uint64_t* n_bytes) {
+  auto options = json_parse(options_json && *options_json ? view(options_json) : "{}", "options");
+  if (!options) return failed_null(options.error());
+  const char* text = lend(tokenizer->text, tokenizer->tokenizer->decode({ids, size_t(n_ids)}, json_bool(*options, "skip_special").value_or(true)));
+  if (text && n_bytes) *n_bytes = tokenizer->text.size();
+  return text;
+}
+
+sb_session* sb_session_create(sb_model* model, const char* options_json) {
+  auto options = Options::parse(view(options_json), kModelOptions);
+  if (!options) return failed_null(options.error());
+  return new sb_session{Session(*model->model, options->integer("context")), {}};
+}
+void sb_session_free(sb_session* session) { delete session; }
+int32_t sb_session_start(sb_session* session, const char* request_json) {
+  auto status = session->session.start(view(request_json));
+  return status ? 0 : failed(status.error());
+}
+int32_t sb_session_step(sb_session* session) {
+  auto more = session->session.step();
+  return more ? (*more ? SB_STEP_MORE : SB_STEP_DONE) : failed(more.error());
+}
+const char* sb_session_event(sb_session* session) {
+  session->text = session->session.next_event();
+  return session->text.empty() ? nullptr : session->text.c_str();
+}
+void sb_session_cancel(sb_session* session) { session->session.cancel(); }
+void sb_session_reset(sb_session* session) { session->session.reset(); }
+const char* sb_session_info(sb_session* session) { return lend(session->text, session->session.info_json()); }
+
+const char* sb_golden_run(sb_model* model, const void* golden, uint64_t n_bytes) {
+  auto report = golden_run(*model->model, {static_cast<const std::byte*>(golden), size_t(n_bytes)});
+  if (!report) return failed_null(report.error());
+  model->dump = std::move(report->dump);
+  return lend(model->text, report->json());
+}
+const void* sb_golden_dump(sb_model* model, uint64_t* n_bytes) {
+  *n_bytes = model->dump.size();
+  return model->dump.data();
+}
+
+#if defined(__wasm__)
+void* sb_alloc(uint32_t n_bytes) { return ::operator new(n_bytes, std::nothrow); }
+void sb_dealloc(void* p) { ::operator delete(p); }
+void sb_worker_run(int32_t index) { thread_pool_worker(index); }
+#endif
+
+}  // extern "C"

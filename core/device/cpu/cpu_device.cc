@@ -1,0 +1,268 @@
+#include "device/cpu/cpu_device.h"
+
+#include <algorithm>
+
+#include "base/json.h"
+#include "base/thread_pool.h"
+#include "device/cpu/kernel.h"
+#include "formats/decode.h"
+
+#if !defined(__wasm__)
+#include <thread>
+#endif
+
+namespace sb {
+namespace {
+
+/// Bytes that a step reads or writes, as offsets in the arena; each layer's cache parts get numbers of their own beyond it.
+struct Range {
+  int64_t begin, end;
+  bool is_write;
+  bool collides(const Range& other) const { return (is_write || other.is_write) && begin < other.end && other.begin < end; }
+};
+
+struct CpuStep {
+  Kernel kernel;
+  std::array<int32_t, 4> inputs;  // values
+  int32_t output;
+  int64_t packed_at = -1;    // in the arena, where the input lies packed
+  bool meets_first = false;  // all threads meet before it: it touches what an earlier step may still be using
+  Step step = {};            // pointers, bound to an arena
+};
+
+class CpuProgram final : public Program {
+ public:
+  std::span<float> output(std::string_view name) override {
+    for (const Output& o : plan->outputs()) {
+      if (o.name != name) continue;
+      const MutableTensorView v = view(o.value);
+      return {reinterpret_cast<float*>(v.data), size_t(v.shape.elements())};
+    }
+    return {};
+  }
+
+  const Value& value(int32_t index) const { return plan->values()[size_t(index)]; }
+
+  /// Offset of an activation's first byte in the arena; an alias lies inside its root.
+  int64_t offset(int32_t index) const {
+    const Value& v = value(index);
+    return v.alias_of >= 0 ? offset(v.alias_of) + 4 * v.first_column : layout.offset[size_t(index)];
+  }
+  int64_t row_bytes(int32_t index) const {
+    const Value& v = value(index);
+    return v.alias_of >= 0 ? row_bytes(v.alias_of) : 4 * v.shape[-1];
+  }
+  MutableTensorView view(int32_t index) const {
+    const Value& v = value(index);
+    if (v.kind == ValueKind::kActivation) return {arena + offset(index), v.dtype, v.shape, row_bytes(index)};
+    SB_ASSERT(v.kind != ValueKind::kIds);
+    if (!floats[size_t(index)].empty()) return {reinterpret_cast<std::byte*>(const_cast<float*>(floats[size_t(index)].data())), Dtype::kF32, v.shape, 4 * v.shape[-1]};
+    return {const_cast<std::byte*>(v.weight.data), v.dtype, v.shape, v.weight.row_bytes};
+  }
+
+  std::unique_ptr<Plan> plan;
+  ArenaLayout layout;
+  int64_t n_arena_bytes = 0;
+  std::vector<std::vector<float>> floats;  // a value: constants, and vectors that the file has in another type than float32
+  std::vector<CpuStep> steps;
+  std::byte* arena = nullptr;  // what the steps are bound to
+};
+
+/// Turns nodes into steps: packs inputs where kernels want it, and lets threads meet only where two steps touch the same bytes.
+class Lowering {
+ public:
+  Lowering(CpuProgram& program, const KernelTable& table) : p_(program), table_(table) {}
+
+  void run() {
+    for (const Node& node : p_.plan->nodes()) {
+      if (const MatMul* op = std::get_if<MatMul>(&node.op); op && packs(node)) {
+        packed_bytes_ = std::max(packed_bytes_, p_.value(node.inputs[0]).shape[0] * PackedRow::n_bytes(p_.value(node.inputs[0]).shape[1]));
+      }
+    }
+    // Two places for packed inputs, in turn: one is filled while the other may still be read.
+    packed_at_ = p_.layout.n_bytes;
+    cache_at_ = p_.n_arena_bytes = packed_at_ + 2 * packed_bytes_;
+    for (const Node& node : p_.plan->nodes()) lower(node);
+  }
+
+ private:
+  bool packs(const Node& node) const {
+    return table_.pack && std::holds_alternative<MatMul>(node.op) && matmul_packs(p_.value(node.inputs[1]).dtype, p_.value(node.inputs[0]).shape[0]);
+  }
+
+  void lower(const Node& node) {
+    CpuStep step{table_.by_op[node.op.index()], node.inputs, node.output};
+    step.step.op = &node.op;
+    std::vector<Range> touched;
+    for (int32_t in : node.inputs) touch(in, false, touched);
+    touch(node.output, true, touched);
+    if (const CacheWrite* op = std::get_if<CacheWrite>(&node.op)) {
+      const int64_t part = cache_at_ + 2 * op->layer + int(op->part);
+      touched.push_back({part, part + 1, true});
+    } else if (const Attention* op = std::get_if<Attention>(&node.op)) {
+      touched.push_back({cache_at_ + 2 * op->layer, cache_at_ + 2 * op->layer + 2, false});
+    }
+    if (packs(node)) {
+      if (packed_value_ != node.inputs[0]) {
+        packed_value_ = node.inputs[0];
+        turn_ ^= 1;
+        CpuStep pack{table_.pack, {packed_value_, -1, -1, -1}, -1, packed_place()};
+        pack.step.op = &node.op;
+        std::vector<Range> packing = {{packed_place(), packed_place() + packed_bytes_, true}};
+        touch(packed_value_, false, packing);
+        push(std::move(pack), packing);
+      }
+      step.packed_at = packed_place();
+      touched.push_back({packed_place(), packed_place() + packed_bytes_, false});
+    }
+    push(std::move(step), touched);
+  }
+
+  int64_t packed_place() const { return packed_at_ + turn_ * packed_bytes_; }
+
+  void touch(int32_t index, bool is_write, std::vector<Range>& out) const {
+    if (index < 0 || p_.value(index).kind != ValueKind::kActivation) return;
+    const Shape& shape = p_.value(index).shape;
+    const int64_t begin = p_.offset(index);
+    out.push_back({begin, begin + (shape[0] - 1) * p_.row_bytes(index) + 4 * shape[1], is_write});
+  }
+
+  void push(CpuStep step, const std::vector<Range>& touched) {
+    for (const Range& mine : touched) {
+      for (const Range& theirs : open_) step.meets_first = step.meets_first || mine.collides(theirs);
+    }
+    if (step.meets_first) open_.clear();
+    open_.insert(open_.end(), touched.begin(), touched.end());
+    p_.steps.push_back(std::move(step));
+  }
+
+  CpuProgram& p_;
+  const KernelTable& table_;
+  std::vector<Range> open_;  // touched since the threads last met
+  int32_t packed_value_ = -1;
+  int64_t packed_at_ = 0, packed_bytes_ = 0, cache_at_ = 0;
+  int turn_ = 0;
+};
+
+class CpuDevice final : public Device {
+ public:
+  CpuDevice(const KernelTable& table, int threads) : table_(table), pool_(threads), barrier_(pool_.size()) {}
+
+  std::string_view name() const override { return "cpu"; }
+  std::string describe() const override {
+    OrderedJson j;
+    j["device"] = "cpu";
+    j["isa"] = table_.isa;
+    j["threads"] = pool_.size();
+    return json_text(j);
+  }
+
+  Result<std::unique_ptr<Program>> compile(std::unique_ptr<Plan> plan) override {
+    SB_OK(plan->finish());
+    auto program = std::make_unique<CpuProgram>();
+    program->layout = plan_arena(*plan);
+    program->plan = std::move(plan);
+    program->floats.resize(program->plan->values().size());
+    for (const Node& node : program->plan->nodes()) SB_OK(check(*program, node));
+    for (size_t i = 0; i < program->floats.size(); ++i) {
+      const Value& v = program->value(int32_t(i));
+      if (v.kind == ValueKind::kConstant) program->floats[i] = v.constant;
+      if (v.kind == ValueKind::kWeight && v.shape.rank() == 1 && v.dtype != Dtype::kF32) {
+        program->floats[i].resize(size_t(v.shape[0]));
+        decode_row(v.dtype, v.weight.data, program->floats[i].data(), v.shape[0]);
+      }
+    }
+    Lowering(*program, table_).run();
+    return program;
+  }
+
+  Status submit(Program& program, const Scalars& scalars) override {
+    CpuProgram& p = static_cast<CpuProgram&>(program);
+    SB_OK(make_room(p, scalars));
+    if (p.arena != arena_.data()) bind(p);
+    pool_.run([&](int thread) {
+      const Worker worker{thread, pool_.size(), scratch_.data() + thread * scratch_stride_};
+      for (const CpuStep& s : p.steps) {
+        if (s.meets_first && worker.n_threads > 1) barrier_.wait();
+        s.kernel(s.step, scalars, worker);
+      }
+    });
+    return {};
+  }
+
+  bool idle() override { return true; }
+  void release_arena() override {
+    arena_ = {};
+    scratch_ = {};
+    scratch_stride_ = 0;
+  }
+
+ private:
+  /// Integers are for token ids; no kernel multiplies them.
+  Status check(const CpuProgram& p, const Node& node) const {
+    for (int32_t in : node.inputs) {
+      if (in >= 0 && p.value(in).kind == ValueKind::kWeight && p.value(in).dtype == Dtype::kI32) {
+        return err(Code::kOpUnsupported, {{"device", "cpu"}, {"op", op_name(node.op)}, {"dtype", dtype_name(Dtype::kI32)}});
+      }
+    }
+    return {};
+  }
+
+  Status make_room(const CpuProgram& p, const Scalars& scalars) {
+    if (int64_t(arena_.size()) < p.n_arena_bytes) {
+      arena_ = {};
+      SB_TRY(arena_, Block::take(Tag::kActivations, uint64_t(p.n_arena_bytes)));
+    }
+    // Scores grow with the context; in steps, so that not every token takes new scratch.
+    const int64_t context = (scalars.position + p.plan->n_tokens() + 1023) / 1024 * 1024;
+    const int64_t stride = table_.scratch_bytes(*p.plan, context);
+    if (stride > scratch_stride_) {
+      scratch_ = {};
+      scratch_stride_ = 0;
+      SB_TRY(scratch_, Block::take(Tag::kScratch, uint64_t(stride) * uint64_t(pool_.size())));
+      scratch_stride_ = stride;
+    }
+    return {};
+  }
+
+  void bind(CpuProgram& p) {
+    p.arena = arena_.data();
+    for (CpuStep& s : p.steps) {
+      for (size_t i = 0; i < s.inputs.size(); ++i) {
+        s.step.views.has[i] = s.inputs[i] >= 0 && p.value(s.inputs[i]).kind != ValueKind::kIds;
+        if (s.step.views.has[i]) s.step.views.in[i] = p.view(s.inputs[i]);
+      }
+      if (s.output >= 0) s.step.views.out = p.view(s.output);
+      if (s.packed_at >= 0) s.step.packed = p.arena + s.packed_at;
+    }
+  }
+
+  const KernelTable& table_;
+  ThreadPool pool_;
+  SpinBarrier barrier_;
+  Block arena_, scratch_;
+  int64_t scratch_stride_ = 0;  // bytes of scratch a thread
+};
+
+int default_threads() {
+#if defined(__wasm__)
+  return 1;  // the page knows how many workers it started, and says so
+#else
+  return std::max(1, int(std::thread::hardware_concurrency()));
+#endif
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Device>> make_cpu_device(const CpuOptions& options) {
+  std::string here;
+  for (const KernelTable* table : kernel_tables()) {
+    if (options.isa == "auto" || options.isa == table->isa) {
+      return std::make_unique<CpuDevice>(*table, options.threads > 0 ? options.threads : default_threads());
+    }
+    here += here.empty() ? table->isa : std::string(", ") + table->isa;
+  }
+  return err(Code::kDeviceMissing, {{"device", "cpu (" + options.isa + ")"}, {"why", "this machine and build have " + here}});
+}
+
+}  // namespace sb

@@ -1,0 +1,204 @@
+// The one SIMD door. A kernel file is compiled once per instruction set with SB_ISA as its namespace (see CMakeLists.txt); this header
+// gives it vectors of that set's width: compiler vector types, and an intrinsic only where the compiler finds no good code by itself.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__wasm_simd128__)
+#include <wasm_simd128.h>
+#elif defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+#ifndef SB_ISA
+#error "compile kernels with -DSB_ISA=<name>"
+#endif
+
+namespace sb::SB_ISA {
+
+#if defined(__AVX512F__)
+inline constexpr int kLanes = 16;  // float32 lanes of a vector
+#elif defined(__AVX2__)
+inline constexpr int kLanes = 8;
+#else
+inline constexpr int kLanes = 4;
+#endif
+// Vector registers bound the tile of the many-token matmul: AVX-512 has 32, everything else at least 16.
+inline constexpr int kTileTokens = kLanes == 16 ? 6 : 3;
+
+typedef float F32 __attribute__((vector_size(4 * kLanes)));
+typedef int32_t I32 __attribute__((vector_size(4 * kLanes)));
+typedef uint32_t U32 __attribute__((vector_size(4 * kLanes)));
+typedef int16_t I16 __attribute__((vector_size(4 * kLanes)));           // 2 · kLanes
+typedef uint16_t U16half __attribute__((vector_size(2 * kLanes)));      // kLanes
+typedef int8_t I8lanes __attribute__((vector_size(kLanes)));            // kLanes
+typedef int8_t I8x16 __attribute__((vector_size(16)));
+typedef uint8_t U8x16 __attribute__((vector_size(16)));
+
+template <class V>
+inline V load(const void* from) {
+  V v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+template <class V>
+inline void store(void* to, V v) { std::memcpy(to, &v, sizeof v); }
+
+inline F32 splat(float x) { return F32{} + x; }
+inline F32 to_f32(I32 v) { return __builtin_convertvector(v, F32); }
+
+/// a · b + c; fused where the hardware has it.
+inline F32 mul_add(F32 a, F32 b, F32 c) {
+#if defined(__wasm_relaxed_simd__)
+  return F32(wasm_f32x4_relaxed_madd(v128_t(a), v128_t(b), v128_t(c)));
+#elif defined(__FMA__) || defined(__ARM_NEON)
+  return __builtin_elementwise_fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+inline F32 max(F32 a, F32 b) { return __builtin_elementwise_max(a, b); }
+inline F32 min(F32 a, F32 b) { return __builtin_elementwise_min(a, b); }
+inline F32 abs(F32 a) { return __builtin_elementwise_abs(a); }
+
+inline float sum(F32 v) {
+  // Halves onto halves: the same order of additions for a width on every machine.
+#if defined(__AVX512F__)
+  typedef float F8 __attribute__((vector_size(32)));
+  F8 v8 = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+#elif defined(__AVX2__)
+  F32 v8 = v;
+#endif
+#if defined(__AVX2__)
+  typedef float F4 __attribute__((vector_size(16)));
+  F4 v4 = __builtin_shufflevector(v8, v8, 0, 1, 2, 3) + __builtin_shufflevector(v8, v8, 4, 5, 6, 7);
+#else
+  F32 v4 = v;
+#endif
+  return (v4[0] + v4[2]) + (v4[1] + v4[3]);
+}
+inline float highest(F32 v) {
+  float m = v[0];
+  for (int i = 1; i < kLanes; ++i) m = m > v[i] ? m : v[i];
+  return m;
+}
+
+/// acc[i] + a[2i]·b[2i] + a[2i+1]·b[2i+1], in 32 bits.
+inline I32 dot(I16 a, I16 b, I32 acc) {
+#if defined(__wasm_simd128__)
+  return acc + I32(wasm_i32x4_dot_i16x8(v128_t(a), v128_t(b)));
+#elif defined(__AVX512VNNI__)
+  return I32(_mm512_dpwssd_epi32(__m512i(acc), __m512i(a), __m512i(b)));
+#elif defined(__AVX512BW__)
+  return acc + I32(_mm512_madd_epi16(__m512i(a), __m512i(b)));
+#elif defined(__AVX2__)
+  return acc + I32(_mm256_madd_epi16(__m256i(a), __m256i(b)));
+#elif defined(__SSE2__)
+  return acc + I32(_mm_madd_epi16(__m128i(a), __m128i(b)));
+#elif defined(__ARM_NEON)
+  int32x4_t low = vmull_s16(vget_low_s16(int16x8_t(a)), vget_low_s16(int16x8_t(b)));
+  int32x4_t high = vmull_high_s16(int16x8_t(a), int16x8_t(b));
+  return acc + I32(vpaddq_s32(low, high));
+#endif
+}
+
+/// 32 signed bytes as 16-bit lanes.
+struct Group {
+  static constexpr int kVectors = 32 / (2 * kLanes);
+  I16 v[kVectors];
+};
+inline Group widen(I8x16 low, I8x16 high) {
+  Group g;
+#if defined(__AVX512F__)
+  typedef int8_t I8x32 __attribute__((vector_size(32)));
+  I8x32 all = __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31);
+  g.v[0] = __builtin_convertvector(all, I16);
+#elif defined(__AVX2__)
+  g.v[0] = __builtin_convertvector(low, I16);
+  g.v[1] = __builtin_convertvector(high, I16);
+#else
+  g.v[0] = __builtin_convertvector(__builtin_shufflevector(low, low, 0, 1, 2, 3, 4, 5, 6, 7), I16);
+  g.v[1] = __builtin_convertvector(__builtin_shufflevector(low, low, 8, 9, 10, 11, 12, 13, 14, 15), I16);
+  g.v[2] = __builtin_convertvector(__builtin_shufflevector(high, high, 0, 1, 2, 3, 4, 5, 6, 7), I16);
+  g.v[3] = __builtin_convertvector(__builtin_shufflevector(high, high, 8, 9, 10, 11, 12, 13, 14, 15), I16);
+#endif
+  return g;
+}
+
+/// 16 signed bytes as float vectors, scaled and shifted, to memory: to[i] = q[i] · d + m.
+inline void scale_to_f32(I8x16 q, F32 d, F32 m, float* to) {
+  alignas(16) int8_t bytes[16];
+  store(bytes, q);
+  for (int i = 0; i < 16; i += kLanes) {
+    F32 f = __builtin_convertvector(load<I8lanes>(bytes + i), F32);
+    store(to + i, mul_add(f, d, m));
+  }
+}
+
+inline float half_to_f32(uint16_t h) {
+#if defined(__F16C__)
+  return _cvtsh_ss(h);
+#else
+  // The exponent's bias moves by a multiplication, which also makes subnormals right. Weights and caches hold no infinities.
+  uint32_t magnitude = uint32_t(h & 0x7fff) << 13;
+  float f = __builtin_bit_cast(float, magnitude) * 0x1p112f;
+  return __builtin_bit_cast(float, __builtin_bit_cast(uint32_t, f) | uint32_t(h & 0x8000) << 16);
+#endif
+}
+
+/// kLanes halves at `from` as floats.
+inline F32 load_half(const void* from) {
+  U16half h = load<U16half>(from);
+#if defined(__AVX512F__)
+  return F32(_mm512_cvtph_ps(__m256i(h)));
+#elif defined(__F16C__)
+  return F32(_mm256_cvtph_ps(__m128i(h)));
+#else
+  U32 u = __builtin_convertvector(h, U32);
+  F32 magnitude = F32((u & 0x7fff) << 13) * 0x1p112f;
+  return F32(U32(magnitude) | ((u & 0x8000) << 16));
+#endif
+}
+/// Floats to halves, nearest with ties to even; beyond ±65504 they stop there.
+inline void store_half(void* to, F32 v) {
+#if defined(__AVX512F__)
+  store(to, _mm512_cvtps_ph(__m512(max(min(v, splat(65504)), splat(-65504))), _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__F16C__)
+  store(to, _mm256_cvtps_ph(__m256(max(min(v, splat(65504)), splat(-65504))), _MM_FROUND_TO_NEAREST_INT));
+#else
+  U32 bits = U32(v), sign = (bits >> 16) & 0x8000;
+  F32 magnitude = min(abs(v), splat(65504));
+  U32 u = U32(magnitude);
+  U32 normal = (u + 0xfff + ((u >> 13) & 1) - (112u << 23)) >> 13;
+  // Adding 0.5 lines the bits of a subnormal half up at the bottom of the float's mantissa, rounded by the adder.
+  U32 subnormal = U32(magnitude + 0.5f) - 0x3f000000u;
+  U32 is_small = U32(magnitude < 0x1p-14f);
+  U32 half = (subnormal & is_small) | (normal & ~is_small);
+  store(to, __builtin_convertvector(half | sign, U16half));
+#endif
+}
+inline F32 load_bfloat(const void* from) { return F32(__builtin_convertvector(load<U16half>(from), U32) << 16); }
+
+/// e^x to 2 ulp over the float range (Cephes' polynomial); 0 below −87.3.
+inline F32 exp(F32 x) {
+  F32 clamped = min(max(x, splat(-87.3f)), splat(88.3f));
+  F32 n = (clamped * 1.44269504f + 12582912.0f) - 12582912.0f;  // nearest integer: 1.5·2^23 pushes the fraction out
+  F32 r = mul_add(n, splat(-0.693359375f), clamped);
+  r = mul_add(n, splat(2.12194440e-4f), r);
+  F32 p = splat(1.9875691500e-4f);
+  p = mul_add(p, r, splat(1.3981999507e-3f));
+  p = mul_add(p, r, splat(8.3334519073e-3f));
+  p = mul_add(p, r, splat(4.1665795894e-2f));
+  p = mul_add(p, r, splat(1.6666665459e-1f));
+  p = mul_add(p, r, splat(5.0000001201e-1f));
+  p = mul_add(p, r * r, r + 1.0f);
+  I32 power = (__builtin_convertvector(n, I32) + 127) << 23;
+  return F32(I32(p * F32(power)) & I32(x >= splat(-87.3f)));
+}
+inline F32 tanh(F32 x) { return 1.0f - 2.0f / (exp(x * 2.0f) + 1.0f); }
+
+}  // namespace sb::SB_ISA

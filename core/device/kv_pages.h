@@ -1,0 +1,49 @@
+// A key-value cache as pages that never move: a page holds 64 tokens of every layer, keys then values, and is taken when the first of
+// its tokens comes. Low-bit pages replace a page's bytes one page at a time.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "base/memory.h"
+#include "base/result.h"
+
+namespace sb {
+
+inline constexpr int32_t kPageTokens = 64;
+
+class KvPages {
+ public:
+  /// `width`: elements a token, layer and part has (K · dh). Elements are float32 or, when `half`, float16.
+  KvPages(int32_t n_layers, int32_t width, bool half) : n_layers_(n_layers), width_(width), half_(half) {}
+
+  /// Makes room for tokens 0 … n_tokens − 1. Errors: kMemoryExhausted (what was there stays).
+  Status reserve(int64_t n_tokens) {
+    while (int64_t(pages_.size()) * kPageTokens < n_tokens) {
+      SB_TRY(Block page, Block::take(Tag::kKv, uint64_t(n_layers_) * 2 * part_bytes()));
+      pages_.push_back(std::move(page));
+    }
+    return {};
+  }
+  /// Gives back the pages that hold no token below n_tokens.
+  void shrink(int64_t n_tokens) { pages_.resize(std::min(pages_.size(), size_t((n_tokens + kPageTokens - 1) / kPageTokens))); }
+
+  bool half() const { return half_; }
+  int32_t width() const { return width_; }
+  int64_t row_bytes() const { return int64_t(width_) * (half_ ? 2 : 4); }
+  uint64_t n_bytes() const { return pages_.size() * uint64_t(n_layers_) * 2 * part_bytes(); }
+  /// The rows of one page for a layer's keys (part 0) or values (part 1): [kPageTokens, width].
+  std::byte* page(int64_t page_index, int32_t layer, int part) { return pages_[size_t(page_index)].data() + (uint64_t(layer) * 2 + uint64_t(part)) * part_bytes(); }
+  /// The row of one token.
+  std::byte* row(int64_t token, int32_t layer, int part) { return page(token / kPageTokens, layer, part) + (token % kPageTokens) * row_bytes(); }
+
+ private:
+  uint64_t part_bytes() const { return uint64_t(kPageTokens) * uint64_t(row_bytes()); }
+
+  int32_t n_layers_, width_;
+  bool half_;
+  std::vector<Block> pages_;
+};
+
+}  // namespace sb

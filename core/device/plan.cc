@@ -1,0 +1,132 @@
+#include "device/plan.h"
+
+#include <algorithm>
+
+namespace sb {
+namespace {
+
+int32_t root_of(const std::vector<Value>& values, int32_t index) {
+  while (values[size_t(index)].alias_of >= 0) index = values[size_t(index)].alias_of;
+  return index;
+}
+
+}  // namespace
+
+Ref Plan::weight(const TensorView& view) {
+  if (failed()) return {};
+  Value v;
+  v.kind = ValueKind::kWeight;
+  v.dtype = view.dtype;
+  v.shape = view.shape;
+  v.weight = view;
+  values_.push_back(std::move(v));
+  return {int32_t(values_.size() - 1)};
+}
+
+Ref Plan::constant(std::vector<float> data) {
+  if (failed()) return {};
+  Value v;
+  v.kind = ValueKind::kConstant;
+  v.shape = {int64_t(data.size())};
+  v.constant = std::move(data);
+  values_.push_back(std::move(v));
+  return {int32_t(values_.size() - 1)};
+}
+
+Ref Plan::ids() {
+  if (failed()) return {};
+  if (ids_ < 0) {
+    Value v;
+    v.kind = ValueKind::kIds;
+    v.dtype = Dtype::kI32;
+    v.shape = {n_tokens_};
+    values_.push_back(std::move(v));
+    ids_ = int32_t(values_.size() - 1);
+  }
+  return {ids_};
+}
+
+Ref Plan::columns(Ref x, int64_t first, int64_t n) {
+  if (failed()) return {};
+  const Value& whole = value(x);
+  SB_ASSERT(whole.kind == ValueKind::kActivation && whole.shape.rank() == 2);
+  SB_ASSERT(first >= 0 && n > 0 && first + n <= whole.shape[1]);
+  Value v;
+  v.shape = {whole.shape[0], n};
+  v.alias_of = x.index;
+  v.first_column = first;
+  values_.push_back(std::move(v));
+  return {int32_t(values_.size() - 1)};
+}
+
+Ref Plan::add(Op op, std::initializer_list<Ref> inputs, Shape shape) {
+  if (failed()) return {};
+  Node node;
+  node.op = op;
+  size_t n = 0;
+  for (Ref in : inputs) node.inputs[n++] = in.index;
+  if (shape.rank() > 0) {
+    Value v;
+    v.shape = shape;
+    values_.push_back(std::move(v));
+    node.output = int32_t(values_.size() - 1);
+  }
+  nodes_.push_back(node);
+  return {node.output};
+}
+
+void Plan::output(std::string name, Ref ref) {
+  if (failed()) return;
+  outputs_.push_back({std::move(name), ref.index});
+}
+
+Ref Plan::fail(Error error) {
+  if (!error_) error_ = std::move(error);
+  return {};
+}
+
+Status Plan::finish() const {
+  if (error_) return std::unexpected(*error_);
+  return {};
+}
+
+ArenaLayout plan_arena(const Plan& plan) {
+  const std::vector<Value>& values = plan.values();
+  const int32_t n_nodes = int32_t(plan.nodes().size());
+  std::vector<int32_t> first(values.size(), -1), last(values.size(), -1);  // node indices between which a value's bytes are needed
+  for (int32_t i = 0; i < n_nodes; ++i) {
+    const Node& node = plan.nodes()[size_t(i)];
+    if (node.output >= 0) first[size_t(node.output)] = last[size_t(node.output)] = i;
+    for (int32_t in : node.inputs) {
+      if (in >= 0) last[size_t(root_of(values, in))] = i;
+    }
+  }
+  for (const Output& output : plan.outputs()) last[size_t(root_of(values, output.value))] = n_nodes;
+
+  // Values in order of birth; each takes the lowest gap left by those alive at the same time.
+  struct Placed {
+    int64_t begin, end;
+    int32_t last;
+  };
+  ArenaLayout layout;
+  layout.offset.assign(values.size(), -1);
+  std::vector<Placed> placed;  // sorted by begin
+  for (const Node& node : plan.nodes()) {
+    if (node.output < 0) continue;
+    const size_t v = size_t(node.output);
+    std::erase_if(placed, [&](const Placed& p) { return p.last < first[v]; });
+    const int64_t n_bytes = (values[v].shape.elements() * 4 + 63) / 64 * 64;
+    int64_t at = 0;
+    for (const Placed& p : placed) {
+      if (p.begin - at >= n_bytes) break;
+      at = std::max(at, p.end);
+    }
+    layout.offset[v] = at;
+    layout.n_bytes = std::max(layout.n_bytes, at + n_bytes);
+    Placed mine{at, at + n_bytes, last[v]};
+    placed.insert(std::upper_bound(placed.begin(), placed.end(), mine, [](const Placed& a, const Placed& b) { return a.begin < b.begin; }), mine);
+  }
+  return layout;
+}
+
+}  // namespace sb

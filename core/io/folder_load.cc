@@ -1,0 +1,158 @@
+// Loads a Hugging Face folder: the small JSON files whole, then model.safetensors, or the shards that model.safetensors.index.json names.
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "io/load_task.h"
+#include "io/safetensors.h"
+
+namespace sb {
+namespace {
+
+constexpr uint64_t kLongestText = 256u << 20;  // bytes of one JSON file; the largest tokenizer.json known has 35 MB
+
+std::string label_of(const Loading::State& state, const std::string& file) {
+  if (state.file.empty() || state.file.ends_with('/')) return state.file + file;
+  return state.file + "/" + file;
+}
+
+/// A whole text file, or nullopt when there is none.
+LoadTask<Result<std::optional<std::string>>> read_text(Loading::State& state, std::string file) {
+  using Out = Result<std::optional<std::string>>;
+  const std::string label = label_of(state, file);
+  const std::optional<uint64_t> size = co_await ask_size(state, file);
+  if (!size) co_return Out(std::nullopt);
+  if (*size > kLongestText)
+    co_return err(Code::kModelCorrupt, {{"file", label}, {"place", "byte 0"}, {"why", "it is longer than 256 MiB"}});
+  state.progress.total_bytes += *size;
+  std::string text(size_t(*size), '\0');
+  SB_CO_OK(co_await read_bytes(state, file, label, 0, std::as_writable_bytes(std::span(text))).in(state));
+  co_return Out(std::move(text));
+}
+
+/// A whole JSON object, or null when the file is absent.
+LoadTask<Result<Json>> read_json(Loading::State& state, std::string file) {
+  SB_CO_TRY(const std::optional<std::string> text, co_await read_text(state, file).in(state));
+  if (!text) co_return Json(nullptr);
+  const std::string label = label_of(state, file);
+  SB_CO_TRY(Json json, json_parse(*text, label));
+  if (!json.is_object()) co_return err(Code::kModelCorrupt, {{"file", label}, {"place", "byte 0"}, {"why", "it is no JSON object"}});
+  co_return std::move(json);
+}
+
+/// tokenizer_config.json has one template, or several with names, of which "default" is meant.
+std::string template_of(const Json& tokenizer_config) {
+  const Json* field = json_find(tokenizer_config, "chat_template");
+  if (!field) return "";
+  if (field->is_string()) return field->get<std::string>();
+  if (!field->is_array()) return "";
+  for (const Json& entry : *field) {
+    if (json_string(entry, "name") == "default") return json_string(entry, "template").value_or("");
+  }
+  return "";
+}
+
+/// Shards lie beside their index: a name that leads elsewhere is refused before anything is fetched.
+bool is_plain_name(std::string_view name) {
+  if (name.empty() || name.starts_with('/') || name.ends_with('/')) return false;
+  for (unsigned char c : name) {
+    if (c < 0x20 || c == 0x7F || c == '\\' || c == ':' || c == '?' || c == '#' || c == '%') return false;
+  }
+  for (size_t start = 0; start <= name.size();) {
+    const size_t end = std::min(name.find('/', start), name.size());
+    const std::string_view part = name.substr(start, end - start);
+    if (part.empty() || part == "." || part == "..") return false;
+    start = end + 1;
+  }
+  return true;
+}
+
+/// File name → the tensors that the index promises there.
+using Shards = std::map<std::string, std::vector<std::string>>;
+
+Result<Shards> shards_of(const Json& index, std::string_view label) {
+  auto corrupt = [&](std::string_view place, std::string_view why) {
+    return err(Code::kModelCorrupt, {{"file", label}, {"place", place}, {"why", why}});
+  };
+  const Json* weight_map = json_find(index, "weight_map");
+  if (!weight_map || !weight_map->is_object() || weight_map->empty())
+    return corrupt("weight_map", "it is no list of tensors and their files");
+  Shards shards;
+  for (auto entry = weight_map->begin(); entry != weight_map->end(); ++entry) {
+    if (!entry->is_string()) return corrupt("weight_map." + entry.key(), "it is no file name");
+    const std::string name = entry->get<std::string>();
+    if (!is_plain_name(name)) return corrupt("weight_map." + entry.key(), "\"" + name + "\" is not the name of a file in this folder");
+    shards[name].push_back(entry.key());
+  }
+  return shards;
+}
+
+LoadTask<Status> read_safetensors(Loading::State& state, std::string file, uint64_t size, WeightStore& weights) {
+  TensorFile from{.file = file, .label = label_of(state, file), .places = {}, .start = {}, .start_bytes = 0};
+  SB_CO_OK(co_await extend_start(state, from, std::min(size, std::max<uint64_t>(state.tuning.first_bytes, 8))).in(state));
+  SB_CO_TRY(const uint64_t n_head, safetensors_head_bytes(from.start.bytes(), size, from.label));
+  SB_CO_OK(co_await extend_start(state, from, n_head).in(state));
+  SB_CO_TRY(from.places, safetensors_parse_head(from.start.bytes().first(size_t(n_head)), size, from.label));
+  co_return co_await read_tensors(state, std::move(from), weights).in(state);
+}
+
+struct SizedFile {
+  std::string name;
+  uint64_t size;
+};
+
+LoadTask<Status> read_weights(Loading::State& state, WeightStore& weights) {
+  static constexpr const char* kWhole = "model.safetensors";
+  static constexpr const char* kIndex = "model.safetensors.index.json";
+  std::vector<SizedFile> files;
+  Shards shards;
+  if (const std::optional<uint64_t> size = co_await ask_size(state, kWhole)) {
+    files.push_back({kWhole, *size});
+  } else {
+    SB_CO_TRY(const Json index, co_await read_json(state, kIndex).in(state));
+    if (index.is_null()) co_return err(Code::kFileMissing, {{"file", label_of(state, kWhole)}});
+    SB_CO_TRY(shards, shards_of(index, label_of(state, kIndex)));
+    for (const auto& [name, tensors] : shards) {
+      const std::optional<uint64_t> shard_size = co_await ask_size(state, name);
+      if (!shard_size) co_return err(Code::kFileMissing, {{"file", label_of(state, name)}});
+      files.push_back({name, *shard_size});
+    }
+  }
+  for (const SizedFile& file : files) state.progress.total_bytes += file.size;
+  for (const SizedFile& file : files) SB_CO_OK(co_await read_safetensors(state, file.name, file.size, weights).in(state));
+  for (const auto& [name, tensors] : shards) {
+    for (const std::string& tensor : tensors) {
+      if (!weights.find(tensor)) co_return err(Code::kTensorMissing, {{"file", label_of(state, name)}, {"tensor", tensor}});
+    }
+  }
+  co_return Status();
+}
+
+}  // namespace
+
+LoadTask<Result<ModelFiles>> load_folder(Loading::State& state) {
+  SB_CO_TRY(Json config, co_await read_json(state, "config.json").in(state));
+  if (config.is_null()) co_return err(Code::kFileMissing, {{"file", label_of(state, "config.json")}});
+
+  state.progress.phase = "tokenizer";
+  SB_CO_TRY(std::optional<std::string> tokenizer, co_await read_text(state, "tokenizer.json").in(state));
+  SB_CO_TRY(Json tokenizer_config, co_await read_json(state, "tokenizer_config.json").in(state));
+  SB_CO_TRY(Json generation_config, co_await read_json(state, "generation_config.json").in(state));
+  SB_CO_TRY(std::optional<std::string> chat_template, co_await read_text(state, "chat_template.jinja").in(state));
+  if (!chat_template) chat_template = template_of(tokenizer_config);
+
+  state.progress.phase = "weights";
+  WeightStore weights(state.file, Container::kFolder);
+  SB_CO_OK(co_await read_weights(state, weights).in(state));
+  co_return ModelFiles{.container = Container::kFolder,
+                       .file = state.file,
+                       .config = Config(Container::kFolder, label_of(state, "config.json"), std::move(config)),
+                       .weights = std::move(weights),
+                       .tokenizer_json = std::move(tokenizer).value_or(""),
+                       .vocab = std::nullopt,
+                       .chat_template = *std::move(chat_template),
+                       .tokenizer_config = std::move(tokenizer_config),
+                       .generation_config = std::move(generation_config)};
+}
+
+}  // namespace sb

@@ -1,0 +1,39 @@
+// Loads one GGUF file: its head, grown until it parses, then the tensors in the file's order.
+#include <algorithm>
+
+#include "io/gguf.h"
+#include "io/load_task.h"
+
+namespace sb {
+
+LoadTask<Result<ModelFiles>> load_gguf(Loading::State& state) {
+  const std::optional<uint64_t> size = co_await ask_size(state, "");
+  if (!size) co_return err(Code::kFileMissing, {{"file", state.file}});
+  state.progress = {"index", 0, *size};
+
+  GgufHead head;
+  TensorFile from{.file = "", .label = state.file, .places = {}, .start = {}, .start_bytes = 0};
+  for (uint64_t n_wanted = state.tuning.first_bytes;;) {
+    SB_CO_OK(co_await extend_start(state, from, std::min(*size, n_wanted)).in(state));
+    SB_CO_TRY(const uint64_t n_needed, gguf_parse_head(from.start.bytes(), *size, state.file, head));
+    if (n_needed == 0) break;
+    n_wanted = std::max(n_needed, 2 * from.start_bytes);
+  }
+  from.places = std::move(head.tensors);
+
+  state.progress.phase = "weights";
+  WeightStore weights(state.file, Container::kGguf);
+  SB_CO_OK(co_await read_tensors(state, std::move(from), weights).in(state));
+  state.progress.done_bytes = *size;
+  co_return ModelFiles{.container = Container::kGguf,
+                       .file = state.file,
+                       .config = Config(Container::kGguf, state.file, std::move(head.metadata)),
+                       .weights = std::move(weights),
+                       .tokenizer_json = "",
+                       .vocab = std::move(head.vocab),
+                       .chat_template = std::move(head.chat_template),
+                       .tokenizer_config = nullptr,
+                       .generation_config = nullptr};
+}
+
+}  // namespace sb

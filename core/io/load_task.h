@@ -1,0 +1,113 @@
+// The coroutines that loading is made of. Private to io.
+//
+// A LoadTask<T> is lazy; awaiting one pushes it on the State's stack, and Loading::next() resumes whatever is on top until something is
+// wanted of the host. An explicit stack instead of symmetric transfer: WebAssembly without the tail-call feature would nest one native
+// frame per awaited task.
+#pragma once
+
+#include <coroutine>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "io/loading.h"
+#include "io/tensor_index.h"
+
+namespace sb {
+
+/// co_await a Result-giving expression, or leave the coroutine with its error.
+#define SB_CO_TRY(declaration, expression) SB_CO_TRY_(SB_CONCAT(sb_result_, __LINE__), declaration, expression)
+#define SB_CO_TRY_(result, declaration, expression)                         \
+  auto result = (expression);                                               \
+  if (!result) co_return std::unexpected<Error>(std::move(result).error()); \
+  declaration = std::move(*result)
+#define SB_CO_OK(expression)                                                                                       \
+  do {                                                                                                             \
+    if (auto sb_status = (expression); !sb_status) co_return std::unexpected<Error>(std::move(sb_status).error()); \
+  } while (0)
+
+template <class T>
+class LoadTask;
+
+struct Loading::State {
+  std::string file;
+  LoadTuning tuning;
+  ReadRequest request;             // what is wanted; kNothing while nothing is
+  std::optional<uint64_t> answer;  // to the last request
+  std::vector<std::coroutine_handle<>> stack;
+  LoadProgress progress;
+  std::optional<ModelFiles> files;  // once complete
+  std::optional<Error> error;       // once failed
+  std::unique_ptr<LoadTask<Result<ModelFiles>>> root;
+
+  ~State();
+};
+
+template <class T>
+class LoadTask {
+ public:
+  struct promise_type {
+    std::optional<T> value;
+    LoadTask get_return_object() { return LoadTask(std::coroutine_handle<promise_type>::from_promise(*this)); }
+    std::suspend_always initial_suspend() noexcept { return {}; }
+    std::suspend_always final_suspend() noexcept { return {}; }
+    template <class U>
+    void return_value(U&& v) {
+      value.emplace(std::forward<U>(v));
+    }
+    void unhandled_exception() noexcept {}
+  };
+
+  LoadTask(LoadTask&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  LoadTask& operator=(LoadTask&&) = delete;
+  ~LoadTask() {
+    if (handle_) handle_.destroy();
+  }
+  std::coroutine_handle<> handle() const { return handle_; }
+  T take() { return std::move(*handle_.promise().value); }
+
+  struct Awaiter {
+    LoadTask task;
+    Loading::State& state;
+    bool await_ready() const noexcept { return false; }
+    void await_suspend(std::coroutine_handle<>) { state.stack.push_back(task.handle()); }
+    T await_resume() { return task.take(); }
+  };
+  /// co_await task.in(state)
+  Awaiter in(Loading::State& state) && { return {std::move(*this), state}; }
+
+ private:
+  explicit LoadTask(std::coroutine_handle<promise_type> handle) : handle_(handle) {}
+  std::coroutine_handle<promise_type> handle_;
+};
+
+/// Suspends until the host has answered; gives its answer.
+struct HostAnswer {
+  Loading::State& state;
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<>) noexcept {}
+  std::optional<uint64_t> await_resume() { return std::exchange(state.answer, std::nullopt); }
+};
+
+/// co_await: the file's size, or nullopt when there is none.
+HostAnswer ask_size(Loading::State& state, std::string file);
+/// co_await: fills `dst` in requests of bounded size. Errors: kModelTruncated {label, …} when the file ends early.
+LoadTask<Status> read_bytes(Loading::State& state, std::string file, std::string label, uint64_t offset, std::span<std::byte> dst);
+
+/// What a loader knows of one file with tensors.
+struct TensorFile {
+  std::string file;   // for requests
+  std::string label;  // for errors
+  std::vector<TensorPlace> places;
+  Block start;               // the file's first bytes, already read
+  uint64_t start_bytes = 0;  // how many of them
+};
+/// co_await: reads on until `from.start` holds the first `n_bytes` of the file.
+LoadTask<Status> extend_start(Loading::State& state, TensorFile& from, uint64_t n_bytes);
+/// co_await: reads every tensor into its own Block and adds it to `weights`: offsets rise, and no byte is asked for twice.
+LoadTask<Status> read_tensors(Loading::State& state, TensorFile from, WeightStore& weights);
+
+LoadTask<Result<ModelFiles>> load_gguf(Loading::State& state);
+LoadTask<Result<ModelFiles>> load_folder(Loading::State& state);
+
+}  // namespace sb

@@ -1,0 +1,174 @@
+#include "io/loading.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "io/load_task.h"
+
+namespace sb {
+
+Loading::State::~State() { root.reset(); }
+
+Loading::Loading(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Loading::Loading(Loading&&) noexcept = default;
+Loading& Loading::operator=(Loading&&) noexcept = default;
+Loading::~Loading() = default;
+
+namespace {
+
+using Loader = LoadTask<Result<ModelFiles>> (*)(Loading::State&);
+
+std::unique_ptr<Loading::State> start(std::string file, LoadTuning tuning, Loader loader) {
+  tuning.first_bytes = std::clamp<uint64_t>(tuning.first_bytes, 1, kMaxRequestBytes);
+  tuning.most_request_bytes = std::clamp<uint64_t>(tuning.most_request_bytes, 1, kMaxRequestBytes);
+  auto state = std::make_unique<Loading::State>();
+  state->file = std::move(file);
+  state->tuning = tuning;
+  state->root = std::make_unique<LoadTask<Result<ModelFiles>>>(loader(*state));
+  state->stack.push_back(state->root->handle());
+  return state;
+}
+
+}  // namespace
+
+Loading Loading::gguf(std::string file, LoadTuning tuning) { return Loading(start(std::move(file), tuning, load_gguf)); }
+Loading Loading::folder(std::string file, LoadTuning tuning) { return Loading(start(std::move(file), tuning, load_folder)); }
+
+Result<ReadRequest> Loading::next() {
+  State& s = *state_;
+  while (s.request.kind == ReadRequest::Kind::kNothing && !s.stack.empty()) {
+    const std::coroutine_handle<> top = s.stack.back();
+    top.resume();
+    // The finished task is the top one: what it awaited has been popped before it went on.
+    if (top.done()) s.stack.pop_back();
+  }
+  if (s.stack.empty() && s.root) {
+    Result<ModelFiles> result = s.root->take();
+    s.root.reset();
+    if (result) {
+      s.files = std::move(*result);
+    } else {
+      s.error = std::move(result).error();
+    }
+  }
+  if (s.error) return err(*s.error);
+  return s.request;
+}
+
+void Loading::size_is(std::optional<uint64_t> n_bytes) {
+  if (state_->request.kind != ReadRequest::Kind::kSize) return;
+  state_->answer = n_bytes;
+  state_->request = {};
+}
+
+void Loading::bytes_are(uint64_t n_bytes) {
+  State& s = *state_;
+  if (s.request.kind != ReadRequest::Kind::kBytes) return;
+  s.answer = std::min<uint64_t>(n_bytes, s.request.dst.size());
+  s.progress.done_bytes += *s.answer;
+  s.request = {};
+}
+
+LoadProgress Loading::progress() const { return state_->progress; }
+
+Result<ModelFiles> Loading::finish() {
+  State& s = *state_;
+  if (s.error) return err(*s.error);
+  if (!s.files) return err(Code::kInternal, {{"what", "a load was finished before it was complete"}});
+  Result<ModelFiles> files = std::move(*s.files);
+  s.files.reset();
+  return files;
+}
+
+HostAnswer ask_size(Loading::State& state, std::string file) {
+  state.request = {ReadRequest::Kind::kSize, std::move(file), 0, {}};
+  return {state};
+}
+
+LoadTask<Status> read_bytes(Loading::State& state, std::string file, std::string label, uint64_t offset, std::span<std::byte> dst) {
+  while (!dst.empty()) {
+    const std::span<std::byte> part = dst.first(size_t(std::min<uint64_t>(dst.size(), state.tuning.most_request_bytes)));
+    state.request = {ReadRequest::Kind::kBytes, file, offset, part};
+    const uint64_t n = (co_await HostAnswer{state}).value_or(0);
+    if (n < part.size()) co_return err(Code::kModelTruncated, {{"file", label}, {"size", offset + n}, {"needed", offset + dst.size()}});
+    offset += n;
+    dst = dst.subspan(size_t(n));
+  }
+  co_return Status();
+}
+
+LoadTask<Status> extend_start(Loading::State& state, TensorFile& from, uint64_t n_bytes) {
+  if (n_bytes <= from.start_bytes) co_return Status();
+  {
+    SB_CO_TRY(Block longer, Block::take(Tag::kStaging, n_bytes));
+    if (from.start_bytes) std::memcpy(longer.data(), from.start.data(), size_t(from.start_bytes));
+    std::swap(from.start, longer);
+  }
+  const uint64_t n_old = std::exchange(from.start_bytes, n_bytes);
+  co_return co_await read_bytes(state, from.file, from.label, n_old, from.start.bytes().subspan(size_t(n_old))).in(state);
+}
+
+namespace {
+
+/// Copies the part of [offset, offset + to.size()) that lies in `from`, which begins at `from_offset`; returns how many leading bytes
+/// of `to` are filled. `from` begins no later than `to`.
+uint64_t copy_known(std::span<const std::byte> from, uint64_t from_offset, uint64_t offset, std::span<std::byte> to) {
+  const uint64_t from_end = from_offset + from.size();
+  if (to.empty() || offset < from_offset || offset >= from_end) return 0;
+  const uint64_t n = std::min<uint64_t>(to.size(), from_end - offset);
+  std::memcpy(to.data(), from.data() + (offset - from_offset), size_t(n));
+  return n;
+}
+
+Status add_tensor(const TensorPlace& place, const std::string& label, Block block, WeightStore& weights) {
+  if (place.is_i64) { SB_TRY(block, stored_block(place, block.bytes(), label)); }
+  SB_OK(check_finite(place.name, label, place.dtype, block.bytes()));
+  return weights.add({place.name, label, place.dtype, place.shape, std::move(block)});
+}
+
+}  // namespace
+
+// A tensor alone is read straight into its Block. Neighbours that are small together share one request through a staging Block: a
+// model of 30 layers has hundreds of tensors, and each request may be a round trip.
+LoadTask<Status> read_tensors(Loading::State& state, TensorFile from, WeightStore& weights) {
+  const std::vector<TensorPlace>& places = from.places;
+  Block known = std::move(from.start);      // bytes that came already …
+  uint64_t known_offset = 0;                // … from here …
+  uint64_t known_bytes = from.start_bytes;  // … and so many
+  for (size_t i = 0; i < places.size(); ++i) {
+    const TensorPlace& place = places[i];
+    const uint64_t known_end = known_offset + known_bytes;
+    const uint64_t end = place.offset + place.n_bytes;
+    if (place.offset >= known_end) {
+      known = Block();
+      known_offset = known_end;
+      known_bytes = 0;
+    }
+    if (place.n_bytes && end > known_end) {
+      const uint64_t begin = std::max(place.offset, known_end);
+      uint64_t shared_end = end;
+      size_t n_sharing = 1;
+      for (size_t j = i + 1; j < places.size() && places[j].offset + places[j].n_bytes <= begin + state.tuning.most_shared_bytes; ++j) {
+        shared_end = std::max(shared_end, places[j].offset + places[j].n_bytes);
+        ++n_sharing;
+      }
+      if (n_sharing > 1 && begin == place.offset) {
+        SB_CO_TRY(known, Block::take(Tag::kStaging, shared_end - begin));
+        known_offset = begin;
+        known_bytes = known.size();
+        SB_CO_OK(co_await read_bytes(state, from.file, from.label, begin, known.bytes()).in(state));
+      }
+    }
+    SB_CO_TRY(Block block, Block::take(Tag::kWeights, place.n_bytes));
+    const uint64_t n_copied = copy_known(known.bytes().first(size_t(known_bytes)), known_offset, place.offset, block.bytes());
+    if (n_copied < place.n_bytes) {
+      SB_CO_OK(
+          co_await read_bytes(state, from.file, from.label, place.offset + n_copied, block.bytes().subspan(size_t(n_copied))).in(state));
+    }
+    SB_CO_OK(add_tensor(place, from.label, std::move(block), weights));
+  }
+  co_return Status();
+}
+
+}  // namespace sb

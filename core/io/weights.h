@@ -1,0 +1,72 @@
+// The tensors of a model by name, and a scope that walks the names: w["model.layers"][3]["self_attn.q_proj"].
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/memory.h"
+#include "base/result.h"
+#include "tensor/tensor.h"
+
+namespace sb {
+
+struct WeightTensor {
+  std::string name;  // as the file has it
+  std::string file;  // the file it came from
+  Dtype dtype = Dtype::kF32;
+  Shape shape;       // outermost first, [N, K]
+  Block block;       // dense rows
+
+  TensorView view() const { return {block.data(), dtype, shape, shape.rank() ? dtype_bytes(dtype, shape[-1]) : int64_t(block.size())}; }
+};
+
+enum class Container : uint8_t { kGguf, kFolder };
+
+/// Owns every tensor of a model.
+class WeightStore {
+ public:
+  WeightStore(std::string file, Container container) : file_(std::move(file)), container_(container) {}
+
+  /// Errors: kModelCorrupt when the name is there already.
+  Status add(WeightTensor tensor);
+  const WeightTensor* find(std::string_view name) const;
+  WeightTensor* find(std::string_view name);
+  const std::vector<std::unique_ptr<WeightTensor>>& tensors() const { return tensors_; }
+  const std::string& file() const { return file_; }
+  Container container() const { return container_; }
+  uint64_t n_bytes() const;
+
+ private:
+  std::string file_;
+  Container container_;
+  std::vector<std::unique_ptr<WeightTensor>> tensors_;  // in file order
+  std::map<std::string, size_t, std::less<>> index_;
+};
+
+/// A family's translation of a Hugging Face tensor name to the name in its file; "" when the file has no such tensor.
+using NameMap = std::string (*)(std::string_view hugging_face_name);
+
+/// A place in the tree of names. Cheap to copy. A model file speaks Hugging Face names; `map` turns them into the container's.
+class Weights {
+ public:
+  Weights(const WeightStore& store, NameMap map) : store_(&store), map_(map) {}
+
+  Weights operator[](std::string_view name) const;
+  Weights operator[](int64_t index) const { return (*this)[std::to_string(index)]; }
+  /// The tensor at `path().name`, or nullptr.
+  const WeightTensor* tensor(std::string_view name) const;
+  bool has(std::string_view name) const { return tensor(name) != nullptr; }
+  /// The full name, both as Hugging Face has it and, where it differs, as the file does: for errors.
+  std::string full_name(std::string_view name) const;
+  const WeightStore& store() const { return *store_; }
+
+ private:
+  const WeightStore* store_;
+  NameMap map_;
+  std::string path_;
+};
+
+}  // namespace sb

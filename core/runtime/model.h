@@ -1,0 +1,64 @@
+// A loaded model: weights, graph, tokenizer and template, with its compiled programs.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "device/device.h"
+#include "input/chat_template.h"
+#include "input/tokenizer.h"
+#include "io/loading.h"
+#include "models/registry.h"
+
+namespace sb {
+
+class Model {
+ public:
+  /// Takes what a load brought home. `context` bounds its sessions (tokens; 0: the model's own limit, at most 4096).
+  /// Errors: those of the family, the tokenizer and the template; kOpUnsupported.
+  static Result<std::unique_ptr<Model>> open(ModelFiles files, std::shared_ptr<Device> device, int64_t context);
+
+  Device& device() { return *device_; }
+  const DecoderShape& shape() const { return shape_; }
+  int64_t context() const { return context_; }
+  const Tokenizer* tokenizer() const { return tokenizer_ ? &*tokenizer_ : nullptr; }
+  Tokenizer* tokenizer() { return tokenizer_ ? &*tokenizer_ : nullptr; }
+  bool has_chat_template() const { return chat_template_.has_value(); }
+  const std::string& file() const { return files_->file; }
+  const WeightStore& weights() const { return files_->weights; }
+
+  /// Messages to prompt text. `request`: {messages, tools?, add_generation_prompt = true}.
+  /// Errors: kTemplateMissing, kTemplateRaised, kTemplateInvalid, kArgumentInvalid (no messages).
+  Result<std::string> chat_prompt(const OrderedJson& request) const;
+  /// Whether an answer ends with this id.
+  bool is_end(int32_t id) const;
+
+  /// The program of a pass, compiled when first asked for.
+  Result<Program*> program(const Pass& pass);
+  /// Runs a pass over `ids`, which join the cache at `position`.
+  Result<Program*> run(const Pass& pass, std::span<const int32_t> ids, int64_t position, KvPages& kv);
+
+  std::string info_json() const;
+  std::string tensors_json() const;
+
+ private:
+  Model() = default;
+  Status read_ends();
+  Result<std::unique_ptr<Plan>> plan(const Pass& pass) const;
+
+  std::unique_ptr<ModelFiles> files_;  // does not move: the graph refers to its weights
+  std::shared_ptr<Device> device_;
+  const Family* family_ = nullptr;
+  std::unique_ptr<ModelGraph> graph_;
+  DecoderShape shape_;
+  int64_t context_ = 0;
+  std::optional<Tokenizer> tokenizer_;
+  std::optional<ChatTemplate> chat_template_;
+  std::vector<int32_t> ends_;
+  std::string bos_text_, eos_text_;  // for the template
+  std::map<std::tuple<int64_t, Pass::Logits, bool>, std::unique_ptr<Program>> programs_;
+};
+
+}  // namespace sb

@@ -1,0 +1,203 @@
+#include "runtime/session.h"
+
+#include <algorithm>
+
+#include "base/host.h"
+#include "option_tables.h"
+
+namespace sb {
+namespace {
+
+// Prompts run in the largest bucket that fits, then the next smaller: few shapes to plan, no padding. In a page a chunk is also the
+// longest time between two looks at the cancel button, so it stays short.
+#if defined(__wasm__)
+constexpr int64_t kBuckets[] = {64, 16, 4, 1};
+#else
+constexpr int64_t kBuckets[] = {256, 64, 16, 4, 1};
+#endif
+
+double rate(double n, double ms) { return ms > 0 ? n * 1000 / ms : 0; }
+
+}  // namespace
+
+Session::Session(Model& model, int64_t context)
+    : model_(model),
+      context_(context > 0 ? std::min(context, model.context()) : model.context()),
+      kv_(int32_t(model.shape().n_layers), int32_t(model.shape().n_kv_heads * model.shape().head_dim), true) {}
+
+Result<std::vector<int32_t>> Session::prompt_ids(const Options& options, std::string_view request_json) const {
+  const Json *prompt = options.extra("prompt"), *messages = options.extra("messages"), *ids = options.extra("ids");
+  if (!!prompt + !!messages + !!ids != 1) {
+    return err(Code::kArgumentInvalid, {{"what", "A request needs exactly one of prompt, messages and ids"}, {"fix", "Give one of them."}});
+  }
+  std::vector<int32_t> out;
+  if (ids) {
+    if (!ids->is_array()) return err(Code::kArgumentInvalid, {{"what", "\"ids\" is not a list"}, {"fix", "Give a list of token ids."}});
+    for (const Json& id : *ids) {
+      if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= model_.shape().vocab) {
+        return err(Code::kTokenOutside, {{"id", json_text(id)}, {"size", model_.shape().vocab}});
+      }
+      out.push_back(id.get<int32_t>());
+    }
+    return out;
+  }
+  const Tokenizer* tokenizer = model_.tokenizer();
+  if (!tokenizer) return err(Code::kTokenizerInvalid, {{"file", model_.file()}, {"why", "there is none; give ids instead of text"}});
+  if (prompt) {
+    if (!prompt->is_string()) return err(Code::kArgumentInvalid, {{"what", "\"prompt\" is not text"}, {"fix", "Give a string."}});
+    return tokenizer->encode(prompt->get<std::string>(), true);
+  }
+  // Templates see keys in the order in which the caller wrote them.
+  SB_TRY(OrderedJson request, json_parse_ordered(request_json, "request"));
+  SB_TRY(std::string text, model_.chat_prompt(request));
+  return tokenizer->encode(text, false);  // the template writes its own special tokens
+}
+
+Status Session::start(std::string_view request_json) {
+  if (answer_) return err(Code::kSessionBusy);
+  SB_TRY(Options options, Options::parse(request_json, kGenerateOptions, {"prompt", "messages", "ids", "tools", "add_generation_prompt"}));
+  SB_TRY(std::vector<int32_t> ids, prompt_ids(options, request_json));
+  if (ids.empty()) return err(Code::kPromptEmpty);
+  for (int32_t id : ids) {
+    if (id < 0 || id >= model_.shape().vocab) return err(Code::kTokenOutside, {{"id", id}, {"size", model_.shape().vocab}});
+  }
+  // One place is left for the answer.
+  if (int64_t(ids.size()) >= context_) return err(Code::kPromptTooLong, {{"n_tokens", ids.size()}, {"context", context_}});
+
+  // What the cache already holds of this prompt stays; the last token runs again, because its logits are needed.
+  const size_t limit = std::min(cached_.size(), ids.size() - 1);
+  const int64_t common = std::mismatch(cached_.begin(), cached_.begin() + int64_t(limit), ids.begin()).first - cached_.begin();
+  keep(common);
+
+  SamplerOptions sampling;
+  sampling.temperature = float(options.number("temperature"));
+  sampling.top_k = int32_t(options.integer("top_k"));
+  sampling.top_p = float(options.number("top_p"));
+  sampling.min_p = float(options.number("min_p"));
+  sampling.repetition_penalty = float(options.number("repetition_penalty"));
+  sampling.seed = uint64_t(options.integer("seed"));
+  answer_.emplace(Answer{Sampler(sampling), StopScan(options.texts("stop")), std::nullopt});
+  if (model_.tokenizer()) answer_->stream.emplace(*model_.tokenizer());
+  answer_->max_tokens = options.integer("max_tokens");
+  answer_->ignore_eos = options.flag("ignore_eos");
+  answer_->prompt = std::move(ids);
+  answer_->n_done = answer_->n_cached = common;
+  answer_->started_ms = host_now_ms();
+  return {};
+}
+
+void Session::keep(int64_t n_tokens) {
+  cached_.resize(size_t(n_tokens));
+  kv_.shrink(n_tokens);
+}
+
+Result<bool> Session::step() {
+  if (!answer_) return false;
+  Result<bool> more = answer_->n_done < int64_t(answer_->prompt.size()) ? prefill() : decode();
+  if (!more) answer_.reset();
+  return more;
+}
+
+Result<bool> Session::prefill() {
+  Answer& a = *answer_;
+  const int64_t left = int64_t(a.prompt.size()) - a.n_done;
+  int64_t n = 1;
+  for (int64_t bucket : kBuckets) {
+    if (bucket <= left) {
+      n = bucket;
+      break;
+    }
+  }
+  const bool last = n == left;
+  const Pass pass{n, last ? Pass::Logits::kLast : Pass::Logits::kNone, false};
+  const std::span<const int32_t> ids(a.prompt.data() + a.n_done, size_t(n));
+  SB_TRY(Program * program, model_.run(pass, ids, int64_t(cached_.size()), kv_));
+  cached_.insert(cached_.end(), ids.begin(), ids.end());
+  a.n_done += n;
+  a.prefilled_ms = host_now_ms();
+  OrderedJson event = {{"type", "prefill"}, {"n_tokens", a.prompt.size()}, {"done", a.n_done}, {"ms", a.prefilled_ms - a.started_ms}};
+  events_.push_back(json_text(event));
+  if (!last) return true;
+  SB_TRY(int32_t id, a.sampler.sample(program->output("logits").first(size_t(model_.shape().vocab)), cached_));
+  return accept(id);
+}
+
+Result<bool> Session::decode() {
+  Answer& a = *answer_;
+  const int32_t newest = a.ids.back();
+  SB_TRY(Program * program, model_.run({1, Pass::Logits::kLast, false}, {&newest, 1}, int64_t(cached_.size()), kv_));
+  cached_.push_back(newest);
+  SB_TRY(int32_t id, a.sampler.sample(program->output("logits").first(size_t(model_.shape().vocab)), cached_));
+  return accept(id);
+}
+
+Result<bool> Session::accept(int32_t id) {
+  Answer& a = *answer_;
+  const double now = host_now_ms();
+  if (a.ids.empty()) a.first_token_ms = now - a.started_ms;
+  a.last_token_ms = now;
+  if (!a.ignore_eos && model_.is_end(id)) return finish("stop");
+  a.ids.push_back(id);
+  std::string text;
+  if (a.stream) {
+    SB_TRY(std::string piece, a.stream->push(id));
+    text = a.stops.push(piece);
+  }
+  a.text += text;
+  OrderedJson event = {{"type", "token"}, {"id", id}, {"text", text}, {"ms", now - a.started_ms}};
+  events_.push_back(json_text(event));
+  if (a.stops.stopped()) return finish("stop");
+  if (int64_t(a.ids.size()) >= a.max_tokens) return finish("length");
+  if (int64_t(cached_.size()) + 1 >= context_) return finish("context");
+  return true;
+}
+
+bool Session::finish(const char* reason) {
+  Answer& a = *answer_;
+  if (a.stream) {
+    // What a stop text or an unfinished character held back.
+    const std::string rest = a.stops.push(a.stream->finish()) + a.stops.finish();
+    if (!rest.empty()) {
+      a.text += rest;
+      events_.push_back(json_text(OrderedJson{{"type", "token"}, {"id", nullptr}, {"text", rest}, {"ms", a.last_token_ms - a.started_ms}}));
+    }
+  }
+  const double prefill_ms = a.prefilled_ms > 0 ? a.prefilled_ms - a.started_ms : 0;
+  const double decode_ms = a.ids.empty() ? 0 : a.last_token_ms - a.started_ms - a.first_token_ms;
+  const int64_t n_decoded = int64_t(a.ids.size()) - 1;
+  OrderedJson usage = {{"prompt_tokens", a.prompt.size()},
+                       {"cached_tokens", a.n_cached},
+                       {"completion_tokens", a.ids.size()},
+                       {"prefill_ms", prefill_ms},
+                       {"decode_ms", decode_ms},
+                       {"first_token_ms", a.first_token_ms},
+                       {"prefill_tokens_per_s", rate(double(a.n_done - a.n_cached), prefill_ms)},
+                       {"decode_tokens_per_s", rate(double(std::max<int64_t>(0, n_decoded)), decode_ms)}};
+  OrderedJson event = {{"type", "done"}, {"finish_reason", reason}, {"usage", usage}, {"text", a.text}, {"ids", a.ids}};
+  events_.push_back(json_text(event));
+  answer_.reset();
+  return false;
+}
+
+std::string Session::next_event() {
+  if (events_.empty()) return "";
+  std::string event = std::move(events_.front());
+  events_.pop_front();
+  return event;
+}
+
+void Session::cancel() {
+  if (answer_) finish("cancelled");
+}
+
+void Session::reset() {
+  answer_.reset();
+  events_.clear();
+  keep(0);
+}
+
+std::string Session::info_json() const {
+  return json_text(OrderedJson{{"n_tokens", cached_.size()}, {"context", context_}, {"kv_bytes", kv_.n_bytes()}});
+}
+
+}  // namespace sb

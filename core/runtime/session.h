@@ -1,0 +1,58 @@
+// One conversation: its tokens, their cache, and the answer that is being made, one step a call.
+#pragma once
+
+#include <deque>
+#include <string>
+
+#include "runtime/model.h"
+#include "runtime/options.h"
+#include "runtime/sampler.h"
+#include "runtime/stop_scan.h"
+
+namespace sb {
+
+class Session {
+ public:
+  /// `context`: tokens it can hold, 0 for the model's. The model must outlive it.
+  Session(Model& model, int64_t context);
+
+  /// Starts an answer (sb_session_start in capi/subbyte.h). Errors: kSessionBusy, kPromptTooLong, kPromptEmpty, kTokenOutside, options'.
+  Status start(std::string_view request_json);
+  /// One step of the running answer; false when it is over. After an error the answer is over and the session usable.
+  Result<bool> step();
+  /// The oldest event not taken yet, as JSON text; empty when there is none.
+  std::string next_event();
+  void cancel();
+  void reset();
+  std::string info_json() const;
+
+ private:
+  struct Answer {
+    Sampler sampler;
+    StopScan stops;
+    std::optional<TokenStream> stream;  // none when the model came without a tokenizer
+    int64_t max_tokens = 0;
+    bool ignore_eos = false;
+    std::vector<int32_t> prompt = {};  // the whole prompt; its first n_done tokens are in the cache
+    int64_t n_done = 0, n_cached = 0;
+    std::vector<int32_t> ids = {};  // the answer
+    std::string text = {};
+    double started_ms = 0, prefilled_ms = 0, first_token_ms = 0, last_token_ms = 0;
+  };
+
+  Result<std::vector<int32_t>> prompt_ids(const Options& options, std::string_view request_json) const;
+  Result<bool> prefill();
+  Result<bool> decode();
+  Result<bool> accept(int32_t id);
+  void keep(int64_t n_tokens);
+  bool finish(const char* reason);
+
+  Model& model_;
+  int64_t context_;
+  KvPages kv_;
+  std::vector<int32_t> cached_;  // tokens whose keys and values are in the cache, in order
+  std::optional<Answer> answer_;
+  std::deque<std::string> events_;
+};
+
+}  // namespace sb

@@ -1,0 +1,129 @@
+// Downloads kept in the site's own storage (OPFS). A file is written as <key>.<random>.part and becomes <key> only when it is whole, so
+// that no half file is ever taken for one. Where storage is missing, full or forbidden (private windows), everything works without it.
+
+const FOLDER = 'subbyte';
+
+// In workers only, and so not in TypeScript's DOM library.
+interface SyncHandle {
+  write(bytes: Uint8Array, options: { at: number }): number;
+  read(into: Uint8Array, options: { at: number }): number;
+  flush(): void;
+  close(): void;
+}
+type OpfsFile = FileSystemFileHandle & {
+  createSyncAccessHandle?: () => Promise<SyncHandle>;
+  move?: (name: string) => Promise<void>;
+};
+type OpfsFolder = FileSystemDirectoryHandle & { keys(): AsyncIterable<string> };
+
+async function folder(): Promise<OpfsFolder | null> {
+  try {
+    const root = await navigator.storage.getDirectory();
+    return (await root.getDirectoryHandle(FOLDER, { create: true })) as OpfsFolder;
+  } catch {
+    return null;
+  }
+}
+
+async function keyOf(url: string): Promise<string> {
+  // crypto.subtle is missing on plain-http origins; OPFS is, too, so this is only reached where both are.
+  const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(url)));
+  return Array.from(digest.subarray(0, 16), (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
+/** The whole file kept for `url`, or null. Read through a snapshot, which takes no lock: other tabs may read the same file. */
+export async function cachedFile(url: string): Promise<File | null> {
+  try {
+    const dir = await folder();
+    const handle = await dir?.getFileHandle(await keyOf(url));
+    return (await handle?.getFile()) ?? null;
+  } catch {
+    return null;
+  }
+}
+
+export async function forget(url: string): Promise<void> {
+  try {
+    await (await folder())?.removeEntry(await keyOf(url));
+  } catch {
+    // It was not there.
+  }
+}
+
+/** A download on its way into storage. */
+export class CacheWriter {
+  readonly #dir: OpfsFolder;
+  readonly #key: string;
+  readonly #name: string;
+  readonly #file: OpfsFile;
+  readonly #handle: SyncHandle;
+
+  private constructor(dir: OpfsFolder, key: string, name: string, file: OpfsFile, handle: SyncHandle) {
+    this.#dir = dir;
+    this.#key = key;
+    this.#name = name;
+    this.#file = file;
+    this.#handle = handle;
+  }
+
+  static async open(url: string): Promise<CacheWriter | null> {
+    let opened: { dir: OpfsFolder; name: string } | undefined;
+    try {
+      const dir = await folder();
+      if (!dir) return null;
+      const key = await keyOf(url);
+      // What a killed tab left. One that another tab is still writing is locked, and stays.
+      for await (const name of dir.keys()) {
+        if (name.startsWith(`${key}.`)) await dir.removeEntry(name).catch(() => {});
+      }
+      const name = `${key}.${crypto.randomUUID().slice(0, 8)}.part`;
+      const file = (await dir.getFileHandle(name, { create: true })) as OpfsFile;
+      opened = { dir, name };
+      // Without move() there is no way to give a whole file its name in one step.
+      if (!file.createSyncAccessHandle || !file.move) throw new Error('no sync access handles here');
+      return new CacheWriter(dir, key, name, file, await file.createSyncAccessHandle());
+    } catch {
+      await opened?.dir.removeEntry(opened.name).catch(() => {});
+      return null;
+    }
+  }
+
+  /** False when the storage is full: the caller goes on without it. */
+  write(bytes: Uint8Array, at: number): boolean {
+    try {
+      return this.#handle.write(bytes, { at }) === bytes.length;
+    } catch {
+      return false;
+    }
+  }
+
+  read(into: Uint8Array, at: number): void {
+    // Through a buffer of its own: not every browser reads into shared memory.
+    const bytes = new Uint8Array(into.length);
+    this.#handle.read(bytes, { at });
+    into.set(bytes);
+  }
+
+  /** Gives the file its name; false when that failed, and then nothing is kept. */
+  async keep(): Promise<boolean> {
+    try {
+      this.#handle.flush();
+      this.#handle.close();
+      await this.#dir.removeEntry(this.#key).catch(() => {});
+      await this.#file.move!(this.#key);
+      return true;
+    } catch {
+      await this.drop();
+      return false;
+    }
+  }
+
+  async drop(): Promise<void> {
+    try {
+      this.#handle.close();
+      await this.#dir.removeEntry(this.#name);
+    } catch {
+      // The next download of this URL clears it away.
+    }
+  }
+}

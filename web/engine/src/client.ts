@@ -1,0 +1,191 @@
+// The page's side of one worker: requests out, answers in. When the worker breaks, everything that waits for it is told.
+import { abortError, failure, fromPlain } from './errors.ts';
+import type { FromWorker, ThreadBlock, ToWorker, WorkerPort } from './messages.ts';
+import type { Progress } from './types.ts';
+import { sharedMemory } from './wasm.ts';
+
+interface Waiting {
+  resolve(value: never): void;
+  reject(error: unknown): void;
+  onProgress?: ((progress: Progress) => void) | undefined;
+  onEvents?: ((events: string[]) => void) | undefined;
+}
+
+/** A message without the number that this file gives it. */
+type Unnumbered<T> = T extends { id: number } ? Omit<T, 'id'> : never;
+
+const CLOSE_MS = 2000;  // to give bytes and files back in order; a worker in the middle of a long step is ended
+
+export interface Platform {
+  spawn(): WorkerPort;
+}
+
+export class Client {
+  readonly #platform: Platform;
+  readonly #port: WorkerPort;
+  readonly #pool: WorkerPort[] = [];
+  readonly #waiting = new Map<number, Waiting>();
+  #nextId = 1;
+  #failed: Error | null = null;
+  #onClosed: (() => void) | null = null;
+
+  private constructor(platform: Platform) {
+    this.#platform = platform;
+    this.#port = platform.spawn();
+    this.#port.onMessage((message) => this.#receive(message));
+    this.#port.onFailure((why) => this.#fail(why));
+  }
+
+  /** A worker with its threads and an engine; `capabilities` is what that engine says of itself. */
+  static async start(
+    platform: Platform,
+    module: WebAssembly.Module,
+    threads: number,
+    options: string,
+  ): Promise<{ client: Client; capabilities: Record<string, unknown> }> {
+    const client = new Client(platform);
+    try {
+      const memory = threads > 1 ? sharedMemory() : undefined;
+      const poolSize = threads - 1;
+      const blocks = await client.ask<ThreadBlock[]>({ type: 'init', module, poolSize, ...(memory ? { memory } : {}) });
+      await Promise.all(blocks.map((block, i) => client.#startThread(module, memory!, block, i + 1)));
+      return { client, capabilities: await client.ask({ type: 'engine', options }) };
+    } catch (error) {
+      client.#end();
+      throw error;
+    }
+  }
+
+  get isBroken(): boolean {
+    return this.#failed !== null;
+  }
+
+  /** Sends a request. `signal` stops it: the worker is told, and the promise rejects at once. */
+  ask<T>(
+    message: Unnumbered<ToWorker>,
+    more: { signal?: AbortSignal | undefined; onProgress?: ((progress: Progress) => void) | undefined } = {},
+  ): Promise<T> {
+    const { signal, onProgress } = more;
+    return new Promise<T>((resolve, reject) => {
+      if (signal?.aborted) return reject(abortError(signal.reason));
+      const id = this.#send(message, { resolve, reject, onProgress });
+      const stop = () => {
+        this.#settle(id)?.reject(abortError(signal!.reason));
+        this.cancel(id);
+      };
+      signal?.addEventListener('abort', stop, { once: true });
+      const waiting = this.#waiting.get(id);
+      if (!waiting || !signal) return;
+      const clear = () => signal.removeEventListener('abort', stop);
+      waiting.resolve = (value: never) => (clear(), resolve(value));
+      waiting.reject = (error) => (clear(), reject(error));
+    });
+  }
+
+  /** Starts an answer; events come until a 'done' one, or `onError` once. Returns its number for cancel(). */
+  start(request: string, onEvents: (events: string[]) => void, onError: (error: unknown) => void): number {
+    return this.#send({ type: 'start', request }, { resolve: () => {}, reject: onError, onEvents });
+  }
+
+  /** No more events of `id` are wanted. */
+  forget(id: number): void {
+    this.#settle(id);
+  }
+
+  cancel(id: number): void {
+    if (!this.#failed) this.#port.post({ type: 'cancel', id });
+  }
+
+  /** Gives everything back. */
+  async close(): Promise<void> {
+    if (this.#failed) return;
+    this.#failed = failure('kSessionClosed', { what: 'model' });
+    this.#rejectAll(this.#failed);
+    this.#port.setBusy?.(true);
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, CLOSE_MS);
+      this.#onClosed = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+      this.#port.post({ type: 'close' });
+    });
+    this.#end();
+  }
+
+  #send(message: Unnumbered<ToWorker>, waiting: Waiting): number {
+    const id = this.#nextId++;
+    if (this.#failed) {
+      waiting.reject(this.#failed);
+      return id;
+    }
+    this.#waiting.set(id, waiting);
+    this.#port.setBusy?.(true);
+    this.#port.post({ ...message, id } as ToWorker);
+    return id;
+  }
+
+  #settle(id: number): Waiting | undefined {
+    const waiting = this.#waiting.get(id);
+    this.#waiting.delete(id);
+    if (this.#waiting.size === 0) this.#port.setBusy?.(false);
+    return waiting;
+  }
+
+  #receive(message: FromWorker): void {
+    switch (message.type) {
+      case 'value':
+        return this.#settle(message.id)?.resolve(message.value as never);
+      case 'error':
+        return this.#settle(message.id)?.reject(message.isAbort ? abortError() : fromPlain(message.error));
+      case 'progress':
+        return this.#waiting.get(message.id)?.onProgress?.(message.progress);
+      case 'events':
+        return this.#waiting.get(message.id)?.onEvents?.(message.events);
+      case 'closed':
+        return this.#onClosed?.();
+      case 'fatal':
+        return this.#fail(message.why);
+      case 'poolReady':
+        return;
+    }
+  }
+
+  #startThread(module: WebAssembly.Module, memory: WebAssembly.Memory, block: ThreadBlock, index: number): Promise<void> {
+    const port = this.#platform.spawn();
+    this.#pool.push(port);
+    return new Promise((resolve, reject) => {
+      const fail = (why: string) => {
+        this.#fail(why);
+        reject(this.#failed);
+      };
+      port.onFailure(fail);
+      port.onMessage((message) => {
+        if (message.type === 'poolReady') resolve();
+        else if (message.type === 'fatal') fail(message.why);
+      });
+      port.post({ type: 'pool', module, memory, block, index });
+    });
+  }
+
+  #fail(why: string): void {
+    if (this.#failed) return;
+    this.#failed = failure('kWorkerFailed', { why });
+    this.#end();
+    this.#rejectAll(this.#failed);
+  }
+
+  #rejectAll(error: Error): void {
+    const all = [...this.#waiting.values()];
+    this.#waiting.clear();
+    for (const waiting of all) waiting.reject(error);
+  }
+
+  #end(): void {
+    this.#failed ??= failure('kSessionClosed', { what: 'model' });
+    this.#port.terminate();
+    for (const port of this.#pool) port.terminate();
+    this.#pool.length = 0;
+    this.#onClosed?.();
+  }
+}

@@ -1,0 +1,55 @@
+// What crosses between the page and a model's worker. A message a request; events of a running answer come in batches, one a step.
+import type { PlainError } from './errors.ts';
+import type { Progress, Source } from './types.ts';
+
+export interface ThreadBlock {
+  stackTop: number;
+  tls: number;
+}
+
+export type ToWorker =
+  | { type: 'init'; id: number; module: WebAssembly.Module; memory?: WebAssembly.Memory; poolSize: number }
+  | { type: 'engine'; id: number; options: string }
+  | { type: 'load'; id: number; source: Source; options: string; cache: CacheMode }
+  | { type: 'start'; id: number; request: string }
+  | { type: 'cancel'; id: number }
+  | { type: 'call'; id: number; call: Call }
+  | { type: 'close' }
+  | { type: 'pool'; module: WebAssembly.Module; memory: WebAssembly.Memory; block: ThreadBlock; index: number };
+
+export type CacheMode = 'default' | 'reload' | 'off';
+
+export type Call =
+  | { name: 'encode'; text: string; options: string }
+  | { name: 'decode'; ids: Int32Array; options: string }
+  | { name: 'chat'; request: string }
+  | { name: 'memory' }
+  | { name: 'tensors' }
+  | { name: 'session' }
+  | { name: 'reset' }
+  | { name: 'resetPeak' }
+  | { name: 'golden'; bytes: Uint8Array };
+
+export type FromWorker =
+  | { type: 'value'; id: number; value: unknown }
+  | { type: 'error'; id: number; error: PlainError; isAbort?: boolean }
+  | { type: 'progress'; id: number; progress: Progress }
+  | { type: 'events'; id: number; events: string[] }
+  | { type: 'poolReady' }
+  | { type: 'closed' }
+  | { type: 'fatal'; why: string };
+
+/** Either end of a worker's channel, in a page or in Node. */
+export interface Port<In, Out> {
+  post(message: Out, transfer?: Transferable[]): void;
+  onMessage(listener: (message: In) => void): void;
+}
+
+/** A worker seen from its owner. */
+export interface WorkerPort extends Port<FromWorker, ToWorker> {
+  /** The worker is gone or broken. */
+  onFailure(listener: (why: string) => void): void;
+  /** Node only: whether something is awaited of this worker; if not, it does not keep the process alive. */
+  setBusy?(isBusy: boolean): void;
+  terminate(): void;
+}

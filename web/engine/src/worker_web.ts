@@ -1,0 +1,20 @@
+// The worker's entry in a page.
+import { webOpener } from './load.ts';
+import type { FromWorker, ToWorker } from './messages.ts';
+import { serve } from './worker.ts';
+
+// TypeScript's DOM library knows windows only.
+const scope = globalThis as unknown as {
+  postMessage(message: FromWorker, transfer: Transferable[]): void;
+  onmessage: ((event: MessageEvent<ToWorker>) => void) | null;
+};
+
+serve(
+  {
+    post: (message, transfer = []) => scope.postMessage(message, transfer),
+    onMessage: (listener) => {
+      scope.onmessage = (event) => listener(event.data);
+    },
+  },
+  webOpener,
+);

@@ -1,0 +1,64 @@
+// Where a job runs: here in Node, or in a browser on a page of our own. Both give the same events, in order, until {over}.
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { setFlagsFromString } from 'node:v8';
+
+import { startBrowser } from './browser.mjs';
+import { serve } from './serve.mjs';
+
+export const harness = dirname(fileURLToPath(import.meta.url));
+export const engineDist = join(harness, '../engine/dist');
+export const backends = ['node', 'chromium', 'firefox', 'webkit'];
+
+/** The package as built, for Node. Node 20 has relaxed SIMD behind a flag, which may be set as long as nothing has been compiled. */
+export async function nodeEngine() {
+  const major = Number(process.versions.node.split('.')[0]);
+  if (major < 22) setFlagsFromString('--experimental-wasm-relaxed-simd');
+  return import(pathToFileURL(join(engineDist, 'node.js')).href);
+}
+
+/** The harness page in a browser: evaluate() reaches window.SubbyteEngine. Close both when done. */
+export async function openHarness(name, { mounts = {}, serverOptions = {}, browserOptions = {} } = {}) {
+  const server = await serve({ mounts: { '/engine/': engineDist, '/harness/': harness, ...mounts }, ...serverOptions });
+  let browser;
+  try {
+    browser = await startBrowser(name, browserOptions);
+    await browser.open(`${server.url}harness/page.html`);
+    await browser.evaluate(() => new Promise((done) => (window.isReady ? done() : addEventListener('load', () => done()))));
+  } catch (error) {
+    await browser?.close();
+    await server.close();
+    throw error;
+  }
+  return {
+    browser,
+    server,
+    async close() {
+      await browser.close();
+      await server.close();
+    },
+  };
+}
+
+/** Starts window[start](job) in the page and hands its events on. */
+export async function pageJob(page, start, job, onEvent) {
+  await page.browser.evaluate((name, what) => window[name](what), start, job);
+  for (;;) {
+    for (const event of await page.browser.evaluate(() => window.nextEvents())) {
+      if (event.over) return;
+      onEvent(event);
+    }
+  }
+}
+
+/** A model's path as the page sees it. */
+export function modelMount(path) {
+  const absolute = resolve(path);
+  const name = absolute.slice(absolute.lastIndexOf('/') + 1);
+  return { mounts: { '/models/': dirname(absolute) }, url: `/models/${encodeURIComponent(name)}` };
+}
+
+export function fail(error) {
+  process.stderr.write(`${error.code ?? 'kInternal'}: ${error.message}\n${error.hint ? `${error.hint}\n` : ''}`);
+  process.exitCode = 1;
+}
