@@ -34,9 +34,10 @@ def script(cp, name):
     if name.startswith(("CJK UNIFIED IDEOGRAPH", "CJK COMPATIBILITY IDEOGRAPH", "CJK RADICAL", "KANGXI RADICAL", "HANGZHOU NUMERAL")) or cp in (
             0x3005, 0x3007, 0x303B, 0x16FE2, 0x16FE3, 0x16FF0, 0x16FF1):
         return 1
-    if "HIRAGANA" in name and cp not in (0x3099, 0x309A, 0x309B, 0x309C):
+    common = (0x3099, 0x309A, 0x309B, 0x309C, 0x30A0, 0x30FB, 0x30FC, 0xFF65, 0xFF70, 0xFF9E, 0xFF9F, 0x1F201, 0x1F202, 0x1F213)
+    if ("HIRAGANA" in name or "HENTAIGANA" in name) and cp not in common:
         return 2
-    if "KATAKANA" in name and cp not in (0x30A0, 0x30FB, 0x30FC, 0x3099, 0x309A, 0x309B, 0x309C, 0xFF65, 0xFF70, 0xFF9E, 0xFF9F):
+    if ("KATAKANA" in name or 0x3300 <= cp <= 0x3357) and cp not in common:
         return 3
     return 0
 

@@ -74,12 +74,14 @@ void serve(sb_engine* engine, sb_session* session, double load_ms) {
       } else {
         const Took took = answer(session, {{"ids", asked["ids"]}, {"max_tokens", asked["n"]}, {"ignore_eos", true}});
         const Json prefill = took.prefill(), decode = took.decode();
-        say({{"n_prompt", took.n_prompt}, {"prefill_ms", prefill["ms"]}, {"prefill_cpu_ms", prefill["cpu_ms"]},
-             {"n_decode", took.n_decode}, {"decode_ms", decode["ms"]}, {"decode_cpu_ms", decode["cpu_ms"]}});
+        say({{"n_prompt", took.n_prompt},
+             {"prefill_ms", prefill["ms"]},
+             {"prefill_cpu_ms", prefill["cpu_ms"]},
+             {"n_decode", took.n_decode},
+             {"decode_ms", decode["ms"]},
+             {"decode_cpu_ms", decode["cpu_ms"]}});
       }
-    } catch (const Failure& failure) {
-      say({{"error", failure.message}});
-    } catch (const Json::exception& error) {
+    } catch (const Failure& failure) { say({{"error", failure.message}}); } catch (const Json::exception& error) {
       say({{"error", error.what()}});
     }
   }
@@ -103,7 +105,8 @@ void print_rates(const char* what, const Json& samples) {
       if (s["n_tokens"] == n) rates.push_back(1e3 * n / s["ms"].get<double>());
     }
     std::ranges::sort(rates);
-    std::printf("%s %4d tokens  %8.1f tok/s  (%.1f to %.1f in %zu runs)\n", what, n, rates[rates.size() / 2], rates.front(), rates.back(), rates.size());
+    std::printf("%s %4d tokens  %8.1f tok/s  (%.1f to %.1f in %zu runs)\n", what, n, rates[rates.size() / 2], rates.front(), rates.back(),
+                rates.size());
   }
 }
 
@@ -118,16 +121,23 @@ void bench(const BenchArguments& a) {
   const Json info = parsed(sb_model_info(model.get()));
   const int64_t vocab = info["vocab"];
   Json first = {{"max_tokens", 10}};
-  if (info["has_tokenizer"]) first["prompt"] = "The capital of France is";
-  else first["ids"] = prompt_of(5, 0, vocab);
+  if (info["has_tokenizer"])
+    first["prompt"] = "The capital of France is";
+  else
+    first["ids"] = prompt_of(5, 0, vocab);
   const Took proof = answer(session.get(), first);
 
-  Json out = {{"load_ms", load_ms}, {"first_token_ms", proof.first_token_ms()}, {"text", proof.text}, {"prefill", Json::array()}, {"decode", Json::array()}};
+  Json out = {{"load_ms", load_ms},
+              {"first_token_ms", proof.first_token_ms()},
+              {"text", proof.text},
+              {"prefill", Json::array()},
+              {"decode", Json::array()}};
   int turn = 1;
   for (int round = 0; round <= a.repeat; round++) {  // round 0 warms up
     for (size_t i = 0; i < a.prefill.size(); i++) {
       const int n_answer = 1 + (i == 0 ? a.decode : 0);
-      const Took took = answer(session.get(), {{"ids", prompt_of(a.prefill[i], turn++, vocab)}, {"max_tokens", n_answer}, {"ignore_eos", true}});
+      const Took took =
+          answer(session.get(), {{"ids", prompt_of(a.prefill[i], turn++, vocab)}, {"max_tokens", n_answer}, {"ignore_eos", true}});
       if (round == 0) continue;
       out["prefill"].push_back(took.prefill());
       if (took.n_decode > 0) out["decode"].push_back(took.decode());
@@ -148,7 +158,8 @@ void add_bench(CLI::App& app) {
   command->add_option("--prefill", a->prefill, "Prompt lengths in tokens. Default 128,512.")->delimiter(',')->check(CLI::PositiveNumber);
   command->add_option("--decode", a->decode, "Tokens to decode after the first prompt. Default 64.")->check(CLI::NonNegativeNumber);
   command->add_option("--repeat", a->repeat, "Measured runs, after one that warms up. Default 5.")->check(CLI::PositiveNumber);
-  command->add_flag("--json", a->json, "One line of JSON: load_ms, first_token_ms, text, prefill and decode as lists of n_tokens, ms, cpu_ms");
+  command->add_flag("--json", a->json,
+                    "One line of JSON: load_ms, first_token_ms, text, prefill and decode as lists of n_tokens, ms, cpu_ms");
   command->add_flag("--requests", a->requests, "Answer requests from stdin, a JSON line each; bench/peers talks to it so");
   add_options(*command, "engine", a->engine);
   add_options(*command, "model", a->load);

@@ -35,7 +35,8 @@ void chat(const ChatArguments& a) {
   std::fprintf(stderr, "Loading %s …\n", a.model.c_str());
   const Model model = load_model(engine.get(), a.model, a.load);
   const Json info = parsed(sb_model_info(model.get()));
-  if (!info["has_chat_template"]) throw Failure{"kTemplateMissing", a.model + " has no chat template", "Use `subbyte run MODEL --raw --prompt …` instead."};
+  if (!info["has_chat_template"])
+    throw Failure{"kTemplateMissing", a.model + " has no chat template", "Use `subbyte run MODEL --raw --prompt …` instead."};
   std::fprintf(stderr, "%s, %.1f MB, context %d tokens. /new starts over, Ctrl-C stops an answer, Ctrl-D or /exit leaves.\n",
                info["name"].get<std::string>().c_str(), info["weight_bytes"].get<double>() / 1e6, info["context"].get<int>());
 
@@ -62,6 +63,7 @@ void chat(const ChatArguments& a) {
     messages.push_back({{"role", "user"}, {"content", line}});
     Json request = a.generate;
     request["messages"] = messages;
+    request["date"] = today();
     try {
       checked(sb_session_start(session.get(), request.dump().c_str()));
       const Json done = run_answer(
@@ -74,8 +76,8 @@ void chat(const ChatArguments& a) {
           [] { return g_interrupted.load(); });
       std::printf("\n");
       const Json& usage = done["usage"];
-      std::fprintf(stderr, "[%s%d tokens, %.1f/s]\n", done["finish_reason"] == "cancelled" ? "stopped, " : "", usage["completion_tokens"].get<int>(),
-                   usage["decode_tokens_per_s"].get<double>());
+      std::fprintf(stderr, "[%s%d tokens, %.1f/s]\n", done["finish_reason"] == "cancelled" ? "stopped, " : "",
+                   usage["completion_tokens"].get<int>(), usage["decode_tokens_per_s"].get<double>());
       messages.push_back({{"role", "assistant"}, {"content", done["text"]}});
     } catch (const Failure& failure) {
       // The conversation goes on without the message that failed.

@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <filesystem>
 #include <map>
 
@@ -27,9 +28,13 @@ class Files {
   uint64_t read(const std::string& name, uint64_t offset, void* to, uint64_t n_bytes) {
     File& file = files_[name];
     if (!file) file.reset(std::fopen(path(name).c_str(), "rb"));
-    if (!file || fseeko(file.get(), off_t(offset), SEEK_SET) != 0) throw Failure{"kReadFailed", "Reading " + path(name).string() + " failed: " + std::strerror(errno), "Check the disk and the file's permissions."};
+    if (!file || fseeko(file.get(), off_t(offset), SEEK_SET) != 0)
+      throw Failure{"kReadFailed", "Reading " + path(name).string() + " failed: " + std::strerror(errno),
+                    "Check the disk and the file's permissions."};
     const size_t n = std::fread(to, 1, n_bytes, file.get());
-    if (n < n_bytes && std::ferror(file.get())) throw Failure{"kReadFailed", "Reading " + path(name).string() + " failed: " + std::strerror(errno), "Check the disk, then try again."};
+    if (n < n_bytes && std::ferror(file.get()))
+      throw Failure{"kReadFailed", "Reading " + path(name).string() + " failed: " + std::strerror(errno),
+                    "Check the disk, then try again."};
     return n;
   }
 
@@ -60,13 +65,21 @@ std::string read_file(const std::string& path) {
   return bytes;
 }
 
+std::string today() {
+  const std::time_t now = std::time(nullptr);
+  char text[16];
+  std::strftime(text, sizeof text, "%Y-%m-%d", std::localtime(&now));
+  return text;
+}
+
 Engine open_engine(const Json& options) { return Engine(checked(sb_engine_create(options.dump().c_str()))); }
 
 Model load_model(sb_engine* engine, const std::string& path, Json options, const std::function<void(const Json& progress)>& on_progress) {
   std::error_code error;
   const bool is_folder = std::filesystem::is_directory(path, error);
   if (!is_folder && !std::filesystem::is_regular_file(path, error)) {
-    throw Failure{"kFileMissing", path + " was not found", "Give a GGUF file, or a Hugging Face folder with config.json and *.safetensors."};
+    throw Failure{"kFileMissing", path + " was not found",
+                  "Give a GGUF file, or a Hugging Face folder with config.json and *.safetensors."};
   }
   options["file"] = path;
   options["container"] = is_folder ? "folder" : "gguf";

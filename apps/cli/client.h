@@ -3,9 +3,8 @@
 
 #include <functional>
 #include <memory>
-#include <string>
-
 #include <nlohmann/json.hpp>
+#include <string>
 
 #include "subbyte.h"
 
@@ -23,7 +22,9 @@ struct Failure {
 template <auto kFree>
 struct Freer {
   template <class T>
-  void operator()(T* p) const { kFree(p); }
+  void operator()(T* p) const {
+    kFree(p);
+  }
 };
 using Engine = std::unique_ptr<sb_engine, Freer<sb_engine_free>>;
 using Model = std::unique_ptr<sb_model, Freer<sb_model_free>>;
@@ -44,9 +45,13 @@ inline Json parsed(const char* text) { return Json::parse(checked(text)); }
 /// Whole file; throws Failure kFileMissing or kReadFailed.
 std::string read_file(const std::string& path);
 
+/// "2026-01-31", for chat templates that write the date.
+std::string today();
+
 Engine open_engine(const Json& options);
 /// A GGUF file or a Hugging Face folder. `options`: those of data/options.json "model".
-Model load_model(sb_engine* engine, const std::string& path, Json options, const std::function<void(const Json& progress)>& on_progress = {});
+Model load_model(sb_engine* engine, const std::string& path, Json options,
+                 const std::function<void(const Json& progress)>& on_progress = {});
 
 /// Runs the started answer to its end, handing over each event; `stop()` is asked between steps. Returns the "done" event.
 Json run_answer(sb_session* session, const std::function<void(const Json& event)>& on_event, const std::function<bool()>& stop = {});

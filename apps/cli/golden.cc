@@ -32,7 +32,8 @@ void golden(const GoldenArguments& a) {
         std::filesystem::create_directories(a.dump);
         std::ofstream out(std::filesystem::path(a.dump) / (name + ".safetensors"), std::ios::binary);
         out.write(static_cast<const char*>(dump), std::streamsize(n_bytes));
-        if (!out.flush()) throw Failure{"kReadFailed", "Writing into " + a.dump + " failed", "Check the disk and the folder's permissions."};
+        if (!out.flush())
+          throw Failure{"kReadFailed", "Writing into " + a.dump + " failed", "Check the disk and the folder's permissions."};
       }
     } catch (const Failure& failure) {
       report = {{"passed", false}, {"error", {{"code", failure.code}, {"message", failure.message}, {"hint", failure.hint}}}};
@@ -43,11 +44,13 @@ void golden(const GoldenArguments& a) {
       std::printf("%s\n", report.dump().c_str());
       continue;
     }
-    if (report.contains("error")) std::printf("FAIL %s: %s (%s)\n", name.c_str(), report["error"]["message"].get<std::string>().c_str(), report["error"]["code"].get<std::string>().c_str());
+    if (report.contains("error"))
+      std::printf("FAIL %s: %s (%s)\n", name.c_str(), report["error"]["message"].get<std::string>().c_str(),
+                  report["error"]["code"].get<std::string>().c_str());
     if (!report.contains("outputs")) continue;
     for (const Json& o : report["outputs"]) {
-      std::printf("%s %-14s %-16s %8d values, worst |a-b|/(1+|b|) %.2e (at most %.0e)\n", o["passed"] ? "pass" : "FAIL", name.c_str(), o["name"].get<std::string>().c_str(), o["n"].get<int>(),
-                  o["worst"].get<double>(), o["tolerance"].get<double>());
+      std::printf("%s %-14s %-16s %8d values, worst |a-b|/(1+|b|) %.2e (at most %.0e)\n", o["passed"] ? "pass" : "FAIL", name.c_str(),
+                  o["name"].get<std::string>().c_str(), o["n"].get<int>(), o["worst"].get<double>(), o["tolerance"].get<double>());
     }
   }
   std::fprintf(a.json ? stderr : stdout, "%d passed, %d failed\n", n_passed, n_failed);
@@ -58,7 +61,8 @@ void golden(const GoldenArguments& a) {
 
 void add_golden(CLI::App& app) {
   auto a = std::make_shared<GoldenArguments>();
-  CLI::App* command = app.add_subcommand("golden", "Compare models with reference outputs (config.json, model.safetensors, golden.safetensors)");
+  CLI::App* command =
+      app.add_subcommand("golden", "Compare models with reference outputs (config.json, model.safetensors, golden.safetensors)");
   command->add_option("DIR", a->folders, "Golden folders")->required();
   command->add_option("--dump", a->dump, "Write what was computed as OUTDIR/<name>.safetensors");
   command->add_flag("--json", a->json, "As JSON, a line a folder");

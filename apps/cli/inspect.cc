@@ -25,21 +25,28 @@ void inspect(const std::string& path, bool as_json) {
     sum.n_bytes += t["n_bytes"].get<int64_t>();
   }
   if (as_json) {
-    for (const auto& [dtype, sum] : by_dtype) info["by_dtype"][dtype] = {{"n_tensors", sum.n_tensors}, {"n_parameters", sum.n_elements}, {"n_bytes", sum.n_bytes}};
+    for (const auto& [dtype, sum] : by_dtype)
+      info["by_dtype"][dtype] = {{"n_tensors", sum.n_tensors}, {"n_parameters", sum.n_elements}, {"n_bytes", sum.n_bytes}};
     info["tensors"] = tensors;
     std::printf("%s\n", info.dump(1).c_str());
     return;
   }
-  std::printf("%s\n  family %s (%s), %d layers, width %d, %d heads over %d, vocabulary %d, context %d\n  tokenizer %s, chat template %s\n", info["name"].get<std::string>().c_str(),
-              info["family"].get<std::string>().c_str(), info["architecture"].get<std::string>().c_str(), info["layers"].get<int>(), info["hidden"].get<int>(), info["heads"].get<int>(),
-              info["kv_heads"].get<int>(), info["vocab"].get<int>(), info["context_of_model"].get<int>(), info["has_tokenizer"] ? "inside" : "none", info["has_chat_template"] ? "inside" : "none");
-  std::printf("  %.1f M parameters in %.1f MB: %.3f bits per weight, scales counted\n\n", info["n_parameters"].get<double>() / 1e6, info["weight_bytes"].get<double>() / 1e6, info["bpw"].get<double>());
+  std::printf("%s\n  family %s (%s), %d layers, width %d, %d heads over %d, vocabulary %d, context %d\n  tokenizer %s, chat template %s\n",
+              info["name"].get<std::string>().c_str(), info["family"].get<std::string>().c_str(),
+              info["architecture"].get<std::string>().c_str(), info["layers"].get<int>(), info["hidden"].get<int>(),
+              info["heads"].get<int>(), info["kv_heads"].get<int>(), info["vocab"].get<int>(), info["context_of_model"].get<int>(),
+              info["has_tokenizer"] ? "inside" : "none", info["has_chat_template"] ? "inside" : "none");
+  std::printf("  %.1f M parameters in %.1f MB: %.3f bits per weight, scales counted\n\n", info["n_parameters"].get<double>() / 1e6,
+              info["weight_bytes"].get<double>() / 1e6, info["bpw"].get<double>());
   std::printf("  %-6s %8s %14s %14s %8s\n", "type", "tensors", "parameters", "bytes", "bpw");
   for (const auto& [dtype, sum] : by_dtype) {
-    std::printf("  %-6s %8lld %14lld %14lld %8.3f\n", dtype.c_str(), (long long)sum.n_tensors, (long long)sum.n_elements, (long long)sum.n_bytes, 8.0 * double(sum.n_bytes) / double(std::max<int64_t>(1, sum.n_elements)));
+    std::printf("  %-6s %8lld %14lld %14lld %8.3f\n", dtype.c_str(), (long long)sum.n_tensors, (long long)sum.n_elements,
+                (long long)sum.n_bytes, 8.0 * double(sum.n_bytes) / double(std::max<int64_t>(1, sum.n_elements)));
   }
   std::printf("\n");
-  for (const Json& t : tensors) std::printf("  %-6s %8.3f bpw %12lld B  %-16s %s\n", t["dtype"].get<std::string>().c_str(), t["bpw"].get<double>(), (long long)t["n_bytes"].get<int64_t>(), t["shape"].dump().c_str(), t["name"].get<std::string>().c_str());
+  for (const Json& t : tensors)
+    std::printf("  %-6s %8.3f bpw %12lld B  %-16s %s\n", t["dtype"].get<std::string>().c_str(), t["bpw"].get<double>(),
+                (long long)t["n_bytes"].get<int64_t>(), t["shape"].dump().c_str(), t["name"].get<std::string>().c_str());
 }
 
 }  // namespace

@@ -24,7 +24,8 @@ void add_options(CLI::App& app, const char* group, Json& into) {
     } else if (type == "number") {
       option = app.add_option_function<double>(flag, [&into, name](const double& v) { into[name] = v; }, doc);
     } else if (type == "strings") {
-      option = app.add_option_function<std::vector<std::string>>(flag, [&into, name](const std::vector<std::string>& v) { into[name] = v; }, doc);
+      option = app.add_option_function<std::vector<std::string>>(
+          flag, [&into, name](const std::vector<std::string>& v) { into[name] = v; }, doc);
     } else {
       option = app.add_option_function<std::string>(flag, [&into, name](const std::string& v) { into[name] = v; }, doc);
     }
@@ -44,11 +45,11 @@ int main(int argc, char** argv) {
   cli::add_inspect(app);
   cli::add_tokenize(app);
   cli::add_golden(app);
+  cli::add_bench(app);
+  cli::add_session(app);
   try {
     app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
-  } catch (const cli::Failure& failure) {
+  } catch (const CLI::ParseError& error) { return app.exit(error) == 0 ? 0 : 2; } catch (const cli::Failure& failure) {
     std::fprintf(stderr, "subbyte: %s (%s)\n", failure.message.c_str(), failure.code.c_str());
     if (!failure.hint.empty()) std::fprintf(stderr, "         %s\n", failure.hint.c_str());
     return 1;

@@ -25,6 +25,7 @@ void run(const RunArguments& a) {
     request["prompt"] = a.prompt;
   } else {
     request["messages"] = Json::array();
+    request["date"] = today();
     if (!a.system.empty()) request["messages"].push_back({{"role", "system"}, {"content", a.system}});
     request["messages"].push_back({{"role", "user"}, {"content", a.prompt}});
   }
@@ -41,9 +42,9 @@ void run(const RunArguments& a) {
   const Json &usage = done["usage"], device = parsed(sb_engine_capabilities(engine.get()));
   if (!a.json) {
     std::fprintf(stderr, "%s, %d threads (%s): prompt %d tokens at %.1f/s, answer %d tokens at %.1f/s, first token %.0f ms, load %.0f ms\n",
-                 device["device"].get<std::string>().c_str(), device["threads"].get<int>(), device["isa"].get<std::string>().c_str(), usage["prompt_tokens"].get<int>(),
-                 usage["prefill_tokens_per_s"].get<double>(), usage["completion_tokens"].get<int>(), usage["decode_tokens_per_s"].get<double>(),
-                 usage["first_token_ms"].get<double>(), load_ms);
+                 device["device"].get<std::string>().c_str(), device["threads"].get<int>(), device["isa"].get<std::string>().c_str(),
+                 usage["prompt_tokens"].get<int>(), usage["prefill_tokens_per_s"].get<double>(), usage["completion_tokens"].get<int>(),
+                 usage["decode_tokens_per_s"].get<double>(), usage["first_token_ms"].get<double>(), load_ms);
     return;
   }
   const Json memory = parsed(sb_memory());
@@ -53,7 +54,8 @@ void run(const RunArguments& a) {
                     {"tokens", done["ids"].size()},
                     {"ids", done["ids"]},
                     {"backend", "native"},
-                    {"device", device["device"].get<std::string>() + " " + device["isa"].get<std::string>() + " ×" + std::to_string(device["threads"].get<int>())},
+                    {"device", device["device"].get<std::string>() + " " + device["isa"].get<std::string>() + " ×" +
+                                   std::to_string(device["threads"].get<int>())},
                     {"prefill_tokens_per_s", usage["prefill_tokens_per_s"]},
                     {"decode_tokens_per_s", usage["decode_tokens_per_s"]},
                     {"first_token_ms", usage["first_token_ms"]},

@@ -28,7 +28,8 @@ Tokenizer open_tokenizer(const std::string& source) {
     n = std::min(n, size);
     const size_t have = bytes.size();
     bytes.resize(n);
-    if (!file || std::fread(bytes.data() + have, 1, n - have, file.get()) != n - have) throw Failure{"kReadFailed", "Reading " + path + " failed", "Check the file's permissions."};
+    if (!file || std::fread(bytes.data() + have, 1, n - have, file.get()) != n - have)
+      throw Failure{"kReadFailed", "Reading " + path + " failed", "Check the file's permissions."};
     if (Tokenizer tokenizer{sb_tokenizer_create(bytes.data(), bytes.size())}) return tokenizer;
     if (n == size || Json::parse(sb_error())["code"] != "kModelTruncated") fail_with_last_error();
   }
@@ -41,7 +42,8 @@ void print_encoded(sb_tokenizer* tokenizer, const std::string& text, const Token
     std::printf("%s\n", out.dump().c_str());
     return;
   }
-  for (size_t i = 0; i < out["ids"].size(); ++i) std::printf("%8d  %s\n", out["ids"][i].get<int>(), out["tokens"][i].get<std::string>().c_str());
+  for (size_t i = 0; i < out["ids"].size(); ++i)
+    std::printf("%8d  %s\n", out["ids"][i].get<int>(), out["tokens"][i].get<std::string>().c_str());
 }
 
 void tokenize(const TokenizeArguments& a) {

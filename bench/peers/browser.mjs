@@ -120,4 +120,16 @@ export async function open_page({ base, adapter, model, threads, context, profil
   }
 }
 
-export const fresh_profile = () => fs.mkdtempSync(path.join(os.tmpdir(), 'subbyte-peers-'));
+const profiles = new Set();
+process.on('exit', () => { for (const p of profiles) drop_profile(p); }); // an interrupted run leaves no model copies behind
+
+export function fresh_profile() {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'subbyte-peers-'));
+  profiles.add(folder);
+  return folder;
+}
+
+export function drop_profile(folder) {
+  profiles.delete(folder);
+  try { fs.rmSync(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 }); } catch { /* the browser is still writing; it is in the system's temporary folder */ }
+}

@@ -61,6 +61,7 @@ async function run_group({ contenders, samples, group, file, options, proof, pro
   const drop = async (entry, e) => {
     say(`  ${entry.c.name}: ${e.message.split('\n').slice(0, 4).join(' | ')}`);
     refused.add(entry.c.name);
+    samples.refuse(entry.c.name);
     field.splice(field.indexOf(entry), 1);
     await entry.session?.stop().catch(() => {});
     await entry.arena?.close().catch(() => {});
@@ -93,7 +94,7 @@ async function run_group({ contenders, samples, group, file, options, proof, pro
         await complete(short, timed ? 65 : 17);
         if (timed) await complete(long, 1);
       });
-      if (timed) say(`  round ${round + 1} of ${n}`);
+      if (timed) { say(`  round ${round + 1} of ${n}`); save(); }
     }
   };
   await rounds(1, false);
@@ -104,6 +105,7 @@ async function run_group({ contenders, samples, group, file, options, proof, pro
   for (const entry of field) { await entry.session.stop(); await entry.arena.close(); }
 }
 
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(130)); // exit handlers end browsers and remove profiles
 const options = arguments_of(process.argv.slice(2));
 install();
 const { Samples } = await import('./statistics.mjs');
@@ -112,8 +114,11 @@ const { MODEL, model_file } = await import('./models.mjs');
 const { proof_of, make_prompt } = await import('./prompts.mjs');
 const { brotli_bytes } = await import('./payload.mjs');
 
-const { all, contenders, n_missing } = await line_up(options.only);
 const samples = new Samples(), refused = new Set();
+const save = () => { if (options.json) fs.writeFileSync(options.json, JSON.stringify(samples.rows(), null, 1) + '\n'); };
+
+const { all, contenders, n_missing } = await line_up(options.only);
+if (!contenders.length) process.exit(1);
 for (const c of contenders) {
   const files = c.payload();
   if (files) samples.add({ contender: c.name, model: null, dtype: null, threads: null, case: 'payload_br_bytes', clock: 'wall' }, 0, brotli_bytes(files), { how: files.map((f) => path.basename(f)).join(' + ') });
@@ -129,8 +134,7 @@ for (const dtype of options.dtypes) {
   for (const threads of options.threads) {
     say(`${MODEL} ${dtype}, threads ${threads}`);
     await run_group({ contenders: contenders.filter((c) => !refused.has(c.name)), samples, group: { model: MODEL, dtype, threads }, file, options, proof: proof_of(dtype), prompt, refused });
-    for (const name of refused) samples.refuse(name);
-    if (options.json) fs.writeFileSync(options.json, JSON.stringify(samples.rows(), null, 1) + '\n');
+    save();
   }
 }
 await tokenizer.stop();

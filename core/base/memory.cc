@@ -19,8 +19,7 @@ struct AtomicBooks {
   void take(uint64_t n) {
     uint64_t now = current.fetch_add(n, std::memory_order_relaxed) + n;
     uint64_t high = peak.load(std::memory_order_relaxed);
-    while (now > high && !peak.compare_exchange_weak(high, now, std::memory_order_relaxed)) {
-    }
+    while (now > high && !peak.compare_exchange_weak(high, now, std::memory_order_relaxed)) {}
   }
   void give(uint64_t n) { current.fetch_sub(n, std::memory_order_relaxed); }
   TagBooks read() const { return {current.load(std::memory_order_relaxed), peak.load(std::memory_order_relaxed)}; }

@@ -29,13 +29,13 @@ inline std::unexpected<Error> err(Error error) { return std::unexpected<Error>(s
 #define SB_CONCAT(a, b) SB_CONCAT_(a, b)
 /// SB_TRY(auto n, read_u64()): declares n with the value, or returns the error from the enclosing function.
 #define SB_TRY(declaration, expression) SB_TRY_(SB_CONCAT(sb_result_, __LINE__), declaration, expression)
-#define SB_TRY_(result, declaration, expression)                \
-  auto result = (expression);                                   \
+#define SB_TRY_(result, declaration, expression)                  \
+  auto result = (expression);                                     \
   if (!result) return std::unexpected(std::move(result).error()); \
   declaration = std::move(*result)
 
 /// SB_OK(check()): returns the error from the enclosing function, if there is one.
-#define SB_OK(expression)                                                          \
-  do {                                                                             \
+#define SB_OK(expression)                                                                                \
+  do {                                                                                                   \
     if (auto sb_status = (expression); !sb_status) return std::unexpected(std::move(sb_status).error()); \
   } while (0)

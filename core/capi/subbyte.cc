@@ -132,7 +132,8 @@ sb_load* sb_load_create(sb_engine* engine, const char* options_json) {
   const Json *file = options->extra("file"), *container = options->extra("container");
   const std::string name = file && file->is_string() ? file->get<std::string>() : "model";
   const std::string kind = container && container->is_string() ? container->get<std::string>() : "gguf";
-  if (kind != "gguf" && kind != "folder") return failed_null(Error(Code::kOptionInvalid, {{"option", "container"}, {"value", kind}, {"expected", "gguf or folder"}}));
+  if (kind != "gguf" && kind != "folder")
+    return failed_null(Error(Code::kOptionInvalid, {{"option", "container"}, {"value", kind}, {"expected", "gguf or folder"}}));
   return new sb_load{engine->device, kind == "gguf" ? Loading::gguf(name) : Loading::folder(name), options->integer("context"), {}, {}};
 }
 
@@ -142,9 +143,12 @@ int32_t sb_load_next(sb_load* load, sb_request* request) {
   load->wanted_file = std::move(wanted->file);
   *request = {load->wanted_file.c_str(), wanted->offset, wanted->dst.size(), wanted->dst.data()};
   switch (wanted->kind) {
-    case ReadRequest::Kind::kNothing: return SB_LOAD_DONE;
-    case ReadRequest::Kind::kSize: return SB_LOAD_WANTS_SIZE;
-    case ReadRequest::Kind::kBytes: return SB_LOAD_WANTS_BYTES;
+    case ReadRequest::Kind::kNothing:
+      return SB_LOAD_DONE;
+    case ReadRequest::Kind::kSize:
+      return SB_LOAD_WANTS_SIZE;
+    case ReadRequest::Kind::kBytes:
+      return SB_LOAD_WANTS_BYTES;
   }
   return SB_LOAD_DONE;
 }
@@ -211,7 +215,8 @@ const char* sb_tokenizer_encode(sb_tokenizer* tokenizer, const char* text, uint6
 const char* sb_tokenizer_decode(sb_tokenizer* tokenizer, const int32_t* ids, uint64_t n_ids, const char* options_json, uint64_t* n_bytes) {
   auto options = json_parse(options_json && *options_json ? view(options_json) : "{}", "options");
   if (!options) return failed_null(options.error());
-  const char* text = lend(tokenizer->text, tokenizer->tokenizer->decode({ids, size_t(n_ids)}, json_bool(*options, "skip_special").value_or(true)));
+  const char* text =
+      lend(tokenizer->text, tokenizer->tokenizer->decode({ids, size_t(n_ids)}, json_bool(*options, "skip_special").value_or(true)));
   if (text && n_bytes) *n_bytes = tokenizer->text.size();
   return text;
 }

@@ -55,10 +55,10 @@ SB_API const char* sb_engine_capabilities(sb_engine*);
 enum { SB_LOAD_DONE = 0, SB_LOAD_WANTS_SIZE = 1, SB_LOAD_WANTS_BYTES = 2 };
 
 typedef struct sb_request {
-  const char* file;  /* name relative to the model's folder; "" is the model file itself (a GGUF) */
-  uint64_t offset;   /* bytes from the file's start; requests on a file come in rising order wherever the format allows */
-  uint64_t n_bytes;  /* at most 16 MiB a request */
-  void* dst;         /* where the bytes go */
+  const char* file; /* name relative to the model's folder; "" is the model file itself (a GGUF) */
+  uint64_t offset;  /* bytes from the file's start; requests on a file come in rising order wherever the format allows */
+  uint64_t n_bytes; /* at most 16 MiB a request */
+  void* dst;        /* where the bytes go */
 } sb_request;
 
 /* options: {file: name shown in errors, container: "gguf"|"folder", and those of data/options.json "model"}. */
@@ -106,13 +106,15 @@ enum { SB_STEP_DONE = 0, SB_STEP_MORE = 1 };
 /* options: {context}: tokens this session can hold; default the model's. */
 SB_API sb_session* sb_session_create(sb_model*, const char* options_json);
 SB_API void sb_session_free(sb_session*);
-/* Starts an answer. request: one of {prompt: text as it is}, {messages: [...]}, {ids: [...]}, plus data/options.json "generate".
+/* Starts an answer. request: one of {prompt: text as it is}, {messages: [...], tools?, date?: "2026-01-31"}, {ids: [...]}, plus
+ * data/options.json "generate". `date` is for templates that write it; the core has no calendar.
  * With messages, what the cache already holds of the same conversation is not computed again.
  * Errors: kSessionBusy while an answer runs. */
 SB_API int32_t sb_session_start(sb_session*, const char* request_json);
 /* One step: a chunk of the prompt, or one token. SB_STEP_MORE, SB_STEP_DONE, or negative (the answer has ended with an error). */
 SB_API int32_t sb_session_step(sb_session*);
-/* The next event, or NULL when there is none: {"type": "prefill", n_tokens, done, ms}, {"type": "token", id, text, ms},
+/* The next event, or NULL when there is none: {"type": "prefill", n_tokens, done, ms}, {"type": "token", id, text, ms, top?: [{id,
+ * logit}]},
  * {"type": "done", finish_reason: "stop"|"length"|"cancelled"|"context", usage: {prompt_tokens, cached_tokens, completion_tokens,
  * prefill_ms, decode_ms, first_token_ms, prefill_tokens_per_s, decode_tokens_per_s}, text, ids}.
  * `text` of a token is whole UTF-8 characters only; it may be empty while a character is incomplete or a stop text may be beginning. */

@@ -34,9 +34,13 @@ class KvPages {
   int64_t row_bytes() const { return int64_t(width_) * (half_ ? 2 : 4); }
   uint64_t n_bytes() const { return pages_.size() * uint64_t(n_layers_) * 2 * part_bytes(); }
   /// The rows of one page for a layer's keys (part 0) or values (part 1): [kPageTokens, width].
-  std::byte* page(int64_t page_index, int32_t layer, int part) { return pages_[size_t(page_index)].data() + (uint64_t(layer) * 2 + uint64_t(part)) * part_bytes(); }
+  std::byte* page(int64_t page_index, int32_t layer, int part) {
+    return pages_[size_t(page_index)].data() + (uint64_t(layer) * 2 + uint64_t(part)) * part_bytes();
+  }
   /// The row of one token.
-  std::byte* row(int64_t token, int32_t layer, int part) { return page(token / kPageTokens, layer, part) + (token % kPageTokens) * row_bytes(); }
+  std::byte* row(int64_t token, int32_t layer, int part) {
+    return page(token / kPageTokens, layer, part) + (token % kPageTokens) * row_bytes();
+  }
 
  private:
   uint64_t part_bytes() const { return uint64_t(kPageTokens) * uint64_t(row_bytes()); }

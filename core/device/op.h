@@ -30,7 +30,8 @@ struct LayerNorm {
 };
 /// cos and sin of (position + t) · frequency[i] · …: y[t] = [cos × n, sin × n].  frequencies [n] → [T, 2n]
 struct RopeTable {};
-/// Turns pairs of each head by the table's angles; elements past n_rot = table's width stay.  Su et al. 2021.  x [T, H·dh], table [T, n_rot]
+/// Turns pairs of each head by the table's angles; elements past n_rot = table's width stay.  Su et al. 2021.  x [T, H·dh], table [T,
+/// n_rot]
 struct Rope {
   int32_t head_dim = 0;
   RopeStyle style = RopeStyle::kHalves;

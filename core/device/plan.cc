@@ -124,7 +124,8 @@ ArenaLayout plan_arena(const Plan& plan) {
     layout.offset[v] = at;
     layout.n_bytes = std::max(layout.n_bytes, at + n_bytes);
     Placed mine{at, at + n_bytes, last[v]};
-    placed.insert(std::upper_bound(placed.begin(), placed.end(), mine, [](const Placed& a, const Placed& b) { return a.begin < b.begin; }), mine);
+    placed.insert(std::upper_bound(placed.begin(), placed.end(), mine, [](const Placed& a, const Placed& b) { return a.begin < b.begin; }),
+                  mine);
   }
   return layout;
 }

@@ -31,10 +31,10 @@ struct Value {
   ValueKind kind = ValueKind::kActivation;
   Dtype dtype = Dtype::kF32;
   Shape shape;
-  TensorView weight;             // kWeight
-  std::vector<float> constant;   // kConstant
-  int32_t alias_of = -1;         // a run of columns of another activation: no bytes of its own
-  int64_t first_column = 0;      // of the aliased value
+  TensorView weight;            // kWeight
+  std::vector<float> constant;  // kConstant
+  int32_t alias_of = -1;        // a run of columns of another activation: no bytes of its own
+  int64_t first_column = 0;     // of the aliased value
 };
 
 struct Node {

@@ -89,8 +89,7 @@ void AddedTokens::find(std::string_view text, bool normalized, std::vector<Part>
       }
     }
     if (token.right_strip) {
-      for (size_t after = stop; stop < text.size() && is_space(utf8_next(text, after)); stop = after) {
-      }
+      for (size_t after = stop; stop < text.size() && is_space(utf8_next(text, after)); stop = after) {}
     }
     if (from < start) parts.push_back({from, start, -1});
     parts.push_back({start, stop, token_ids_[size_t(index)]});
@@ -99,7 +98,9 @@ void AddedTokens::find(std::string_view text, bool normalized, std::vector<Part>
   if (from < text.size()) parts.push_back({from, text.size(), -1});
 }
 
-std::string_view AddedTokens::token(int32_t id) const { return has(id) ? std::string_view(spelt_[size_t(by_id_[size_t(id)])]) : std::string_view(); }
+std::string_view AddedTokens::token(int32_t id) const {
+  return has(id) ? std::string_view(spelt_[size_t(by_id_[size_t(id)])]) : std::string_view();
+}
 std::string_view AddedTokens::content(int32_t id) const {
   return has(id) ? std::string_view(tokens_[size_t(by_id_[size_t(id)])].content) : std::string_view();
 }

@@ -80,7 +80,7 @@ class Bpe final : public TokenModel {
     } else if (options_.maps_bytes) {
       s.symbols.clear();
       for (char b : piece) {
-        if (int32_t id = letter_[uint8_t(b)]; id >= 0) add(s, id, 1);
+        if (int32_t id = letter_[uint8_t(b)]; id >= 0 || options_.keeps_gaps) add(s, id, 1);
       }
       merge(s, ids);
       return {};
@@ -155,8 +155,12 @@ class Bpe final : public TokenModel {
         for (char b : letter) add(s, fallback_[uint8_t(b)], 1);
         continue;
       }
-      if (!options_.has_unknown) continue;
-      if (unknown_ < 0) return err(Code::kTokenizerInvalid, {{"why", "its unknown token " + options_.unknown + " is not in the vocabulary"}});
+      if (!options_.has_unknown) {
+        if (options_.keeps_gaps) add(s, -1, n);
+        continue;
+      }
+      if (unknown_ < 0)
+        return err(Code::kTokenizerInvalid, {{"why", "its unknown token " + options_.unknown + " is not in the vocabulary"}});
       if (pending >= 0 && options_.fuses_unknown) {
         pending_bytes += n;
         continue;
@@ -211,7 +215,7 @@ class Bpe final : public TokenModel {
       if (left.next >= 0) push(int32_t(uint32_t(top)), left.next);
     }
     for (const auto& symbol : symbols) {
-      if (symbol.n_bytes) ids.push_back(symbol.id);
+      if (symbol.n_bytes && symbol.id >= 0) ids.push_back(symbol.id);
     }
   }
 

@@ -97,8 +97,8 @@ TEST(ChatTemplate, Expressions) {
   const Case cases[] = {
       {"{{ 3/2 }}|{{ 4/2 }}|{{ 7//2 }}|{{ 0-7//2 }}|{{ (0-7)//2 }}|{{ (0-7)%3 }}|{{ 2**3 }}|{{ 7.5 % 2 }}", "1.5|2.0|3|-3|-4|2|8|1.5"},
       {"{{ 1 + 2 * 3 - 4 }}|{{ (1 + 2) * 3 }}|{{ -2 ** 2 }}|{{ 1 ~ 2 * 3 }}", "3|9|4|16"},
-      {"{{ 1 < 2 < 3 }}|{{ 3 > 2 > 2 }}|{{ 1 == 1.0 }}|{{ true == 1 }}|{{ 'a' < 'b' }}", "true|false|true|true|true"},
-      {"{{ not false and true }}|{{ not 'a' in ['b'] }}|{{ 'a' not in 'abc' }}|{{ 1 or x }}|{{ 0 or '' or 'z' }}", "true|true|false|1|z"},
+      {"{{ 1 < 2 < 3 }}|{{ 3 > 2 > 2 }}|{{ 1 == 1.0 }}|{{ true == 1 }}|{{ 'a' < 'b' }}", "True|False|True|True|True"},
+      {"{{ not false and true }}|{{ not 'a' in ['b'] }}|{{ 'a' not in 'abc' }}|{{ 1 or x }}|{{ 0 or '' or 'z' }}", "True|True|False|1|z"},
       {"{{ 'a' if x else 'b' }}|{{ 'a' if x }}|{{ 1 if 0 else 2 if 0 else 3 }}", "b||3"},
       {"{{ 'abc'[::-1] }}|{{ 'abc'[1:] }}|{{ 'abc'[-1] }}|{{ [1,2,3][:-1] }}|{{ [1,2,3,4][::2] }}|{{ [1,2][5] }}|{{ [1,2,3][5:0:-1] }}",
        "cba|bc|c|[1, 2]|[1, 3]||[3, 2]"},
@@ -106,17 +106,17 @@ TEST(ChatTemplate, Expressions) {
       {"{{ 'a' 'b' }}|{{ 'a\\nb\\'' }}|{{ \"\\u00e9\\x41\" }}|{{ 'a\\qb' }}", "ab|a\nb'|éA|a\\qb"},
       {"{{ 1.5 }}|{{ 1e3 }}|{{ 1_000 }}|{{ 0.1 + 0.2 }}|{{ 1.0 }}", "1.5|1000.0|1000|0.30000000000000004|1.0"},
       {"{{ 'a' * 3 }}|{{ [1] + [2] }}|{{ '%s-%d%%' % ('a', 1) }}", "aaa|[1, 2]|a-1%"},
-      {"{{ x }}|{{ none }}|{{ true }}|{{ x.y }}|{{ x.y.z }}|{{ none.y }}|{{ x ~ 'a' }}", "||true||||a"},
+      {"{{ x }}|{{ none }}|{{ true }}|{{ x.y }}|{{ x.y.z }}|{{ none.y }}|{{ x ~ 'a' }}", "||True||||a"},
       {"{{ (1, 2) }}|{{ 1, 2 }}|{{ () }}|{{ (1,) }}", "[1, 2]|[1, 2]|[]|[1]"},
       {"{{ {'a': 1, 'a': 2, 'b': none} }}", "{\"a\": 2, \"b\": null}"},
       {"{{ {'items': 3}.items }}|{{ {'items': 3}.items() | list }}|{{ {'a': 1}.get('b') is none }}|{{ {'a': 1}.get('b', 7) }}",
-       "3|[[\"items\", 3]]|true|7"},
+       "3|[[\"items\", 3]]|True|7"},
       {"{{ [[1, 2], [3]][0].1 }}", "2"},
       {"{{ x is defined }}|{{ x is undefined }}|{{ none is none }}|{{ 'a' is string and 1 is number }}|{{ 1 is divisibleby 3 }}",
-       "false|true|true|true|false"},
+       "False|True|True|True|False"},
       {"{{ 'a' is in ['a'] }}|{{ 3 is odd }}|{{ {} is mapping }}|{{ 2 is not even }}|{{ 1 is eq 1 }}|{{ 1 is not none }}",
-       "true|true|true|false|true|true"},
-      {"{{ x == none }}|{{ x == y }}|{{ x in ['a'] }}|{{ 'a' in x }}|{{ none in [none] }}", "false|true|false|false|true"},
+       "True|True|True|False|True|True"},
+      {"{{ x == none }}|{{ x == y }}|{{ x in ['a'] }}|{{ 'a' in x }}|{{ none in [none] }}", "False|True|False|False|True"},
   };
   for (const Case& c : cases) EXPECT_EQ(render(c.source), c.wanted) << c.source;
 }
@@ -140,7 +140,9 @@ TEST(ChatTemplate, FiltersAndMethods) {
        "[[\"a\", 2], [\"b\", 1]]|[[\"a\", 1]]|1|0|d|d"},
       {"{{ 'aXbX'.replace('X','y',1) }}|{{ 'ab'|replace('', '-') }}|{{ 'a\\nb'|indent }}|{{ 'x'|indent(2, true) }}",
        "aybX|-a-b-|a\n    b|  x"},
-      {"{{ 'abc'.startswith(('x','a')) }}|{{ 'abc'.endswith('c') }}|{{ 'abc'.find('c') }}|{{ ','.join(['1','2']) }}", "true|true|2|1,2"},
+      {"{{ 'abc'.startswith(('x','a')) }}|{{ 'abc'.endswith('c') }}|{{ 'abc'.find('c') }}|{{ ','.join(['1','2']) }}", "True|True|2|1,2"},
+      {"{{ none|string }}|{{ true|string }}|{{ [true, none]|string }}|{{ none|selectattr('a')|list }}|{{ x|map('upper')|list }}",
+       "None|True|[true, null]|[]|[]"},
       {"{{ 'a' | upper ~ 'b' }}|{{ -5|abs }}|{{ [1,2]|first }}|{{ []|last }}", "Ab|5|1|"},
   };
   for (const Case& c : cases) EXPECT_EQ(render(c.source), c.wanted) << c.source;
@@ -159,7 +161,7 @@ TEST(ChatTemplate, ToJson) {
 
 TEST(ChatTemplate, Statements) {
   const Case cases[] = {
-      {"{% for i in [1,2] %}{{ x is defined }}{% set x = 1 %}{% endfor %}{{ x is defined }}", "falsefalsefalse"},
+      {"{% for i in [1,2] %}{{ x is defined }}{% set x = 1 %}{% endfor %}{{ x is defined }}", "FalseFalseFalse"},
       {"{% set a, b = 1, 2 %}{{ a }}{{ b }}{% set ns = namespace(x=1) %}{% for i in range(3) %}{% set ns.x = ns.x + i %}{% endfor %}{{ "
        "ns.x }}",
        "124"},
@@ -169,7 +171,7 @@ TEST(ChatTemplate, Statements) {
       {"{% macro m(a) %}{{ a }}{% if a > 0 %}{{ m(a - 1) }}{% endif %}{% endmacro %}{{ m(3) }}", "3210"},
       {"{% macro list() %}{{ caller('x') }}{% endmacro %}{% call(y) list() %}<{{ y }}>{% endcall %}", "<x>"},
       {"{% for a in [1,2,3] if a > 1 %}{{ loop.index }}{{ loop.length }}{{ loop.previtem }}{{ loop.last }};{% endfor %}",
-       "12false;222true;"},
+       "12False;222True;"},
       {"{% for k, v in {'a':1,'b':2}.items() %}{{k}}{{v}}{{ loop.revindex }}{% else %}e{% endfor %}", "a12b21"},
       {"{% for a in x %}1{% else %}none{% endfor %}{% for c in 'ab' %}{{ c }}.{% endfor %}", "nonea.b."},
       {"{% for i in range(9) %}{% if i == 1 %}{% continue %}{% elif i == 4 %}{% break %}{% endif %}{{ i }}{% endfor %}", "023"},
@@ -177,7 +179,7 @@ TEST(ChatTemplate, Statements) {
        "121a122b"},
       {"{% generation %}x{% endgeneration %}", "x"},
       {"{{ dict(a=1) }}{{ range(3) }}{{ range(4, 0, -2) }}", "{\"a\": 1}[0, 1, 2][4, 2]"},
-      {"{% set n = namespace() %}{% set n.me = n %}{{ n.me.me is defined }}", "true"},
+      {"{% set n = namespace() %}{% set n.me = n %}{{ n.me.me is defined }}", "True"},
   };
   for (const Case& c : cases) EXPECT_EQ(render(c.source), c.wanted) << c.source;
 }

@@ -27,8 +27,8 @@ void replace_all(std::string& text, std::string_view old, std::string_view fresh
 // The spaces that BERT's pre-tokenizer put between words and marks.
 void clean_up(std::string& text) {
   static constexpr std::pair<std::string_view, std::string_view> kRules[] = {
-      {" .", "."}, {" ?", "?"}, {" !", "!"}, {" ,", ","}, {" ' ", "'"}, {" n't", "n't"}, {" 'm", "'m"}, {" do not", " don't"},
-      {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+      {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},
+      {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
   if (text.find(' ') == std::string::npos) return;
   for (auto [old, fresh] : kRules) replace_all(text, old, fresh);
 }
@@ -204,7 +204,8 @@ void DecoderRun::flush(size_t step) {
       utf8_append_lossy(text, state.held);
       return feed(step + 1, text);
     }
-    case DecoderStep::kByteFallback: return flush_bytes(step);
+    case DecoderStep::kByteFallback:
+      return flush_bytes(step);
     case DecoderStep::kFuse:
       if (!s.streams) feed(step + 1, std::exchange(state.held, {}));
       return;
@@ -212,7 +213,8 @@ void DecoderRun::flush(size_t step) {
       if (!state.holds) return;
       replace_all(state.held, s.text, "");
       return feed(step + 1, std::exchange(state.held, {}));
-    default: return;
+    default:
+      return;
   }
 }
 

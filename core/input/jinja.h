@@ -1,5 +1,6 @@
-// The inside of ChatTemplate: a template is tokens, then a flat pool of nodes, then a walk over them. Where Jinja2 (Python) and
-// @huggingface/jinja differ, docs stand at the place; the rule is: print as the latter, compute as the former.
+// The inside of ChatTemplate: a template is tokens, then a flat pool of nodes, then a walk over them. It computes as Jinja2 does under
+// transformers (trim_blocks, lstrip_blocks, loop controls, json.dumps for tojson). Where that ends in an error or in Python's notation,
+// @huggingface/jinja decides: an attribute of nothing is nothing, none prints as nothing, lists and dictionaries print as JSON.
 //
 // Nothing here throws or returns early through every layer: the first failure is kept, everything after it is harmless, and loops look.
 #pragma once
@@ -284,7 +285,7 @@ struct JsonStyle {
 };
 /// As Python's json.dumps, which is what transformers gives templates: no HTML escapes, keys in their order.
 void write_json(Interpreter& run, const Value& v, const JsonStyle& style, std::string& out, int depth = 0);
-/// How a value is printed: as @huggingface/jinja does (nothing for none, true, JSON for lists), not as Python's str().
+/// How a value is printed: nothing for none, True, JSON for lists and dictionaries.
 std::string shown(Interpreter& run, const Value& v);
 
 // ---- text ----

@@ -43,7 +43,10 @@ Value filter_default(Interpreter& run, const Value& v, const Arguments& a) {
   return otherwise ? *otherwise : run.text("");
 }
 Value filter_safe(Interpreter&, const Value& v, const Arguments&) { return v; }
-Value filter_string(Interpreter& run, const Value& v, const Arguments&) { return v.is(Kind::kText) ? v : run.text(shown(run, v)); }
+Value filter_string(Interpreter& run, const Value& v, const Arguments&) {
+  if (v.is(Kind::kNone)) return run.text("None");  // tool calls of several models write it so
+  return v.is(Kind::kText) ? v : run.text(shown(run, v));
+}
 Value filter_tojson(Interpreter& run, const Value& v, const Arguments& a) {
   JsonStyle style;
   const Value* indent = a.find(1, "indent");
@@ -172,6 +175,7 @@ Value filter_map(Interpreter& run, const Value& v, const Arguments& a) {
   const Value* path = a.find(SIZE_MAX, "attribute");
   const Value* otherwise = a.find(SIZE_MAX, "default");
   std::vector<Value> out;
+  if (!is_true(v)) return run.list({});  // also none, as in Jinja2
   if (path) {
     for (const Value& item : run.items_of(v)) {
       Value found = by_path(run, item, *path);
@@ -192,6 +196,7 @@ Value filter_map(Interpreter& run, const Value& v, const Arguments& a) {
   return run.list(std::move(out));
 }
 Value select(Interpreter& run, const Value& v, const Arguments& a, bool by_attribute, bool wanted) {
+  if (!is_true(v)) return run.list({});  // also none, as in Jinja2
   size_t at = by_attribute ? 1 : 0;
   if (by_attribute && a.places.empty()) return run.fail("selectattr and rejectattr need an attribute");
   int32_t id = -1;

@@ -293,6 +293,8 @@ std::string shown(Interpreter& run, const Value& v) {
     case Kind::kUndefined:
     case Kind::kNone:
       return "";
+    case Kind::kBool:
+      return v.flag ? "True" : "False";
     case Kind::kText:
       return v.text();
     case Kind::kMacro:

@@ -50,10 +50,11 @@ std::string_view byte_letter(uint8_t byte);
 int byte_of_letter(char32_t c);
 
 struct BpeOptions {
-  std::string unknown;              // empty: characters without a token are dropped
+  std::string unknown;  // empty: characters without a token are dropped
   std::string continuing_prefix, word_suffix;
   bool has_unknown = false, fuses_unknown = false, byte_fallback = false, ignores_merges = false;
-  bool maps_bytes = false;          // the pieces are raw bytes, to be spelt with byte_letter()
+  bool keeps_gaps = false;  // a dropped character still parts its neighbours (llama.cpp); else they may merge (Hugging Face)
+  bool maps_bytes = false;  // the pieces are raw bytes, to be spelt with byte_letter()
 };
 struct MergePair {
   int32_t left, right, joined;

@@ -92,7 +92,8 @@ bool Pattern::find_all(std::string_view text, std::vector<RegexSearch::Match>& m
   matches.clear();
   if (!regex_) {
     if (text_.empty()) return true;
-    for (size_t at = 0; (at = text.find(text_, at)) != std::string_view::npos; at += text_.size()) matches.push_back({at, at + text_.size()});
+    for (size_t at = 0; (at = text.find(text_, at)) != std::string_view::npos; at += text_.size())
+      matches.push_back({at, at + text_.size()});
     return true;
   }
   if (text.empty()) return true;
@@ -170,16 +171,23 @@ Status apply_normalizer(const std::vector<NormalizerStep>& steps, std::string_vi
   for (const NormalizerStep& s : steps) {
     next.clear();
     switch (s.kind) {
-      case NormalizerStep::kForm: next = normalize(out, s.form); break;
-      case NormalizerStep::kLowercase: each(out, [&](char32_t c) { lower_append(next, c); }); break;
-      case NormalizerStep::kStrip: next = strip(out, s.left, s.right); break;
+      case NormalizerStep::kForm:
+        next = normalize(out, s.form);
+        break;
+      case NormalizerStep::kLowercase:
+        each(out, [&](char32_t c) { lower_append(next, c); });
+        break;
+      case NormalizerStep::kStrip:
+        next = strip(out, s.left, s.right);
+        break;
       case NormalizerStep::kStripAccents:
         each(out, [&](char32_t c) {
           if (c < 128 || !(category_bit(c) & kCategoryM)) utf8_append(next, c);
         });
         break;
       case NormalizerStep::kReplace: {
-        if (!s.pattern.find_all(out, matches)) return err(Code::kTokenizerInvalid, {{"why", "a normalizer's pattern takes too many steps on this text"}});
+        if (!s.pattern.find_all(out, matches))
+          return err(Code::kTokenizerInvalid, {{"why", "a normalizer's pattern takes too many steps on this text"}});
         if (matches.empty()) continue;
         size_t from = 0;
         for (auto [start, end] : matches) {
@@ -194,9 +202,15 @@ Status apply_normalizer(const std::vector<NormalizerStep>& steps, std::string_vi
         if (out.empty()) continue;
         next = s.text + out;
         break;
-      case NormalizerStep::kBert: next = bert(s, out); break;
-      case NormalizerStep::kNmt: next = nmt(out); break;
-      case NormalizerStep::kCharacterMap: s.map->apply(out, next); break;
+      case NormalizerStep::kBert:
+        next = bert(s, out);
+        break;
+      case NormalizerStep::kNmt:
+        next = nmt(out);
+        break;
+      case NormalizerStep::kCharacterMap:
+        s.map->apply(out, next);
+        break;
       case NormalizerStep::kByteLevel:
         for (char b : out) next += byte_letter(uint8_t(b));
         break;

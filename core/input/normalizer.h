@@ -42,10 +42,10 @@ class CharacterMap {
 struct NormalizerStep {
   enum Kind { kForm, kLowercase, kStrip, kStripAccents, kReplace, kPrepend, kBert, kNmt, kCharacterMap, kByteLevel } kind;
   NormalForm form{};
-  bool left = false, right = false;                          // kStrip
+  bool left = false, right = false;                                          // kStrip
   bool cleans = false, chinese = false, accents = false, lowercase = false;  // kBert (accents: strip them)
-  std::string text;                                          // kReplace, kPrepend
-  Pattern pattern;                                           // kReplace
+  std::string text;                                                          // kReplace, kPrepend
+  Pattern pattern;                                                           // kReplace
   std::shared_ptr<const CharacterMap> map;
 };
 

@@ -79,8 +79,8 @@ void parts_by(std::string_view text, size_t start, size_t end, F is_match, std::
   if (from < end) parts.push_back({from, end, false});
 }
 
-bool parts_by_pattern(const Pattern& pattern, std::string_view text, const Range& r, bool inverted, std::vector<RegexSearch::Match>& matches,
-                      std::vector<Part>& parts) {
+bool parts_by_pattern(const Pattern& pattern, std::string_view text, const Range& r, bool inverted,
+                      std::vector<RegexSearch::Match>& matches, std::vector<Part>& parts) {
   parts.clear();
   if (!pattern.find_all(text.substr(r.start, r.end - r.start), matches)) return false;
   size_t from = r.start;
@@ -100,19 +100,27 @@ class PreTokenizer {
 
   Status apply(const PreTokenizerStep& s) {
     switch (s.kind) {
-      case PreTokenizerStep::kByteLevel: return byte_level(s);
-      case PreTokenizerStep::kMetaspace: return metaspace(s);
-      case PreTokenizerStep::kSplit: return split_by_pattern(s.pattern, s.inverted, s.behavior);
+      case PreTokenizerStep::kByteLevel:
+        return byte_level(s);
+      case PreTokenizerStep::kMetaspace:
+        return metaspace(s);
+      case PreTokenizerStep::kSplit:
+        return split_by_pattern(s.pattern, s.inverted, s.behavior);
       case PreTokenizerStep::kDigits:
         return by([](char32_t c) { return is_number(c); }, s.individual ? SplitBehavior::kIsolated : SplitBehavior::kContiguous);
       case PreTokenizerStep::kBert:
         SB_OK(by(is_space, SplitBehavior::kRemoved));
         return by(is_punctuation, SplitBehavior::kIsolated);
-      case PreTokenizerStep::kPunctuation: return by(is_punctuation, s.behavior);
-      case PreTokenizerStep::kWhitespaceSplit: return by(is_space, SplitBehavior::kRemoved);
-      case PreTokenizerStep::kDelimiter: return by([&](char32_t c) { return c == s.character; }, SplitBehavior::kRemoved);
-      case PreTokenizerStep::kWhitespace: return whitespace();
-      case PreTokenizerStep::kFixedLength: return fixed_length(s.length);
+      case PreTokenizerStep::kPunctuation:
+        return by(is_punctuation, s.behavior);
+      case PreTokenizerStep::kWhitespaceSplit:
+        return by(is_space, SplitBehavior::kRemoved);
+      case PreTokenizerStep::kDelimiter:
+        return by([&](char32_t c) { return c == s.character; }, SplitBehavior::kRemoved);
+      case PreTokenizerStep::kWhitespace:
+        return whitespace();
+      case PreTokenizerStep::kFixedLength:
+        return fixed_length(s.length);
     }
     return {};
   }
@@ -176,12 +184,13 @@ class PreTokenizer {
     return {};
   }
 
-  /// Writes every piece anew, by `write(piece, is_first, out)`.
+  /// Writes every piece anew, by `write(piece, begins_the_input, out)`.
   template <class F>
   void rewrite(F write) {
     std::string out;
     out.reserve(p_.text.size() + p_.text.size() / 8 + 16);
-    bool first = true;
+    if (!p_.ranges.empty() && p_.ranges[0].start > 0) at_start_ = false;  // what stood there has been removed
+    bool first = at_start_;
     for (Range& r : p_.ranges) {
       size_t start = out.size();
       write(p_.text.substr(r.start, r.end - r.start), first, out);
@@ -214,7 +223,7 @@ class PreTokenizer {
     std::string mark;
     utf8_append(mark, s.character);
     rewrite([&](std::string_view piece, bool first, std::string& out) {
-      if (s.prepend == PreTokenizerStep::kAlways || (s.prepend == PreTokenizerStep::kFirst && first && at_start_)) {
+      if (s.prepend == PreTokenizerStep::kAlways || (s.prepend == PreTokenizerStep::kFirst && first)) {
         if (piece[0] != ' ' && !piece.starts_with(mark)) out += mark;
       }
       for (char b : piece) {

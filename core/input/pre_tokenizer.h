@@ -14,13 +14,13 @@ enum class SplitBehavior { kRemoved, kIsolated, kMergedWithPrevious, kMergedWith
 
 struct PreTokenizerStep {
   enum Kind { kByteLevel, kSplit, kDigits, kMetaspace, kBert, kWhitespace, kWhitespaceSplit, kPunctuation, kDelimiter, kFixedLength } kind;
-  SplitBehavior behavior = SplitBehavior::kIsolated;  // kSplit, kPunctuation
-  bool inverted = false;                              // kSplit
-  Pattern pattern;                                    // kSplit; kByteLevel: GPT-2's
-  bool prefix_space = false, uses_regex = true;       // kByteLevel
-  bool maps_bytes = true;                             // kByteLevel: false when it comes last and the model does it
-  bool individual = false;                            // kDigits
-  char32_t character = 0;                             // kMetaspace, kDelimiter
+  SplitBehavior behavior = SplitBehavior::kIsolated;           // kSplit, kPunctuation
+  bool inverted = false;                                       // kSplit
+  Pattern pattern;                                             // kSplit; kByteLevel: GPT-2's
+  bool prefix_space = false, uses_regex = true;                // kByteLevel
+  bool maps_bytes = true;                                      // kByteLevel: false when it comes last and the model does it
+  bool individual = false;                                     // kDigits
+  char32_t character = 0;                                      // kMetaspace, kDelimiter
   enum Prepend { kAlways, kFirst, kNever } prepend = kAlways;  // kMetaspace
   bool splits = true;                                          // kMetaspace
   size_t length = 5;                                           // kFixedLength, in characters

@@ -11,8 +11,12 @@ constexpr size_t kNowhere = std::string_view::npos;
 }  // namespace
 
 RegexSearch::RegexSearch(const Regex& regex, std::string_view text)
-    : regex_(regex), text_(text), patience_(64 * uint64_t(text.size()) + 20000), budget_(1000 * uint64_t(text.size()) + 2000000),
-      run_failed_(regex.n_memo_, {1, 0}), marks_(regex.n_marks_, kNowhere) {}
+    : regex_(regex),
+      text_(text),
+      patience_(64 * uint64_t(text.size()) + 20000),
+      budget_(1000 * uint64_t(text.size()) + 2000000),
+      run_failed_(regex.n_memo_, {1, 0}),
+      marks_(regex.n_marks_, kNowhere) {}
 
 bool RegexSearch::next_is(const CharSet& set, size_t& at) const {
   if (at >= text_.size()) return false;
@@ -28,7 +32,9 @@ bool RegexSearch::next_is(const CharSet& set, size_t& at) const {
   return true;
 }
 
-bool RegexSearch::word_at(size_t at) const { return at < text_.size() && is_word(utf8_next(text_, at)); }
+bool is_regex_word(char32_t c) { return is_word(c) || c == 0xB2 || c == 0xB3 || c == 0xB9 || (c >= 0xBC && c <= 0xBE); }
+
+bool RegexSearch::word_at(size_t at) const { return at < text_.size() && is_regex_word(utf8_next(text_, at)); }
 
 // Patterns that cost too much so far get a bit for every (choice, place) that has failed; then none is tried twice.
 void RegexSearch::remember_failures() {
@@ -131,15 +137,27 @@ bool RegexSearch::match(uint32_t pc, size_t at, size_t base, size_t& end, size_t
         pc = table.targets[size_t(__builtin_ctzll(possible))];
         break;
       }
-      case Op::kJump: pc = s.a; break;
-      case Op::kLineStart: ok = at == 0 || text_[at - 1] == '\n', ++pc; break;
-      case Op::kLineEnd: ok = at == n || text_[at] == '\n', ++pc; break;
-      case Op::kTextStart: ok = at == 0, ++pc; break;
-      case Op::kTextEnd: ok = at == n, ++pc; break;
-      case Op::kTextEndLine: ok = at == n || (at + 1 == n && text_[at] == '\n'), ++pc; break;
+      case Op::kJump:
+        pc = s.a;
+        break;
+      case Op::kLineStart:
+        ok = at == 0 || text_[at - 1] == '\n', ++pc;
+        break;
+      case Op::kLineEnd:
+        ok = at == n || text_[at] == '\n', ++pc;
+        break;
+      case Op::kTextStart:
+        ok = at == 0, ++pc;
+        break;
+      case Op::kTextEnd:
+        ok = at == n, ++pc;
+        break;
+      case Op::kTextEndLine:
+        ok = at == n || (at + 1 == n && text_[at] == '\n'), ++pc;
+        break;
       case Op::kWordEdge:
       case Op::kNotWordEdge: {
-        bool before = at > 0 && is_word(utf8_before(text_, at));
+        bool before = at > 0 && is_regex_word(utf8_before(text_, at));
         ok = (before != word_at(at)) == (s.op == Op::kWordEdge);
         ++pc;
         break;

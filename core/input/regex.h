@@ -16,6 +16,9 @@
 
 namespace sb {
 
+/// Oniguruma's \w: is_word(), and ² ³ ¹ ¼ ½ ¾.
+bool is_regex_word(char32_t c);
+
 /// A set of characters: a union of ranges, categories, kinds and other sets; then cut with `all_of`, then negated.
 struct CharSet {
   bool negated = false;
@@ -41,15 +44,35 @@ class Regex {
   static Result<Regex> compile(std::string_view pattern);
 
   enum class Op : uint8_t {
-    kByte, kSet, kRun, kSplit, kAlternatives, kJump, kLineStart, kLineEnd, kTextStart, kTextEnd, kTextEndLine, kWordEdge, kNotWordEdge,
-    kAhead, kNotAhead, kBehind, kNotBehind, kAtomic, kMark, kProgress, kMatch
+    kByte,
+    kSet,
+    kRun,
+    kSplit,
+    kAlternatives,
+    kJump,
+    kLineStart,
+    kLineEnd,
+    kTextStart,
+    kTextEnd,
+    kTextEndLine,
+    kWordEdge,
+    kNotWordEdge,
+    kAhead,
+    kNotAhead,
+    kBehind,
+    kNotBehind,
+    kAtomic,
+    kMark,
+    kProgress,
+    kMatch
   };
   enum class Mode : uint8_t { kGreedy, kLazy, kPossessive };
   struct Step {
     Op op;
     Mode mode = Mode::kGreedy;
-    uint32_t a = 0;    // kByte: the byte; kSet, kRun: the set; kSplit: first choice; kJump: target; groups: where to go on; kAlternatives: table
-    uint32_t b = 0;    // kSplit: second choice; kBehind: characters to step back
+    uint32_t a =
+        0;  // kByte: the byte; kSet, kRun: the set; kSplit: first choice; kJump: target; groups: where to go on; kAlternatives: table
+    uint32_t b = 0;             // kSplit: second choice; kBehind: characters to step back
     uint32_t min = 0, max = 0;  // kRun
     uint32_t memo = 0;          // number among the steps that remember failures
   };

@@ -16,11 +16,11 @@ struct Node;
 using NodePtr = std::unique_ptr<Node>;
 struct Node {
   enum Kind { kEmpty, kSet, kSequence, kChoice, kRepeat, kAssert, kLook, kAtomic } kind = kEmpty;
-  CharSet set;                     // kSet
-  std::vector<NodePtr> children;   // the others
-  uint32_t min = 0, max = 0;       // kRepeat
-  Regex::Mode mode{};              // kRepeat
-  Regex::Op op{};                  // kAssert, kLook
+  CharSet set;                    // kSet
+  std::vector<NodePtr> children;  // the others
+  uint32_t min = 0, max = 0;      // kRepeat
+  Regex::Mode mode{};             // kRepeat
+  Regex::Op op{};                 // kAssert, kLook
 };
 
 NodePtr make(Node::Kind kind) {
@@ -34,10 +34,16 @@ struct Posix {
   uint32_t categories;
   bool space, word;
 };
-constexpr Posix kPosix[] = {{"alpha", kCategoryL | kCategoryM, false, false}, {"digit", kCategoryNd, false, false},
-                            {"alnum", kCategoryL | kCategoryM | kCategoryNd, false, false}, {"upper", kCategoryLu, false, false},
-                            {"lower", kCategoryLl, false, false}, {"punct", kCategoryP | kCategoryS, false, false},
-                            {"space", 0, true, false}, {"word", 0, false, true}, {"cntrl", kCategoryC & ~kCategoryCn, false, false}};
+constexpr uint32_t kAlphabetic = kCategoryL | kCategoryM | (1u << 10);  // letters, marks, letter-like numbers: nearly Alphabetic
+constexpr Posix kPosix[] = {{"alpha", kAlphabetic, false, false},
+                            {"digit", kCategoryNd, false, false},
+                            {"alnum", kAlphabetic | kCategoryNd, false, false},
+                            {"upper", kCategoryLu, false, false},
+                            {"lower", kCategoryLl, false, false},
+                            {"punct", kCategoryP | kCategoryS, false, false},
+                            {"space", 0, true, false},
+                            {"word", kAlphabetic | kCategoryNd | (1u << 12), false, false},
+                            {"cntrl", kCategoryCc, false, false}};
 
 }  // namespace
 
@@ -53,7 +59,7 @@ void CharSet::finish() {
 bool CharSet::has_exact(char32_t c) const {
   if (categories & category_bit(c)) return true;
   if ((space || not_space) && (is_space(c) ? space : not_space)) return true;
-  if ((word || not_word) && (is_word(c) ? word : not_word)) return true;
+  if ((word || not_word) && (is_regex_word(c) ? word : not_word)) return true;
   if ((scripts | not_scripts) != 0) {
     unsigned bit = 1u << unsigned(script_of(c));
     if ((scripts & bit) || (not_scripts & ~bit)) return true;
@@ -111,11 +117,14 @@ class RegexCompiler {
   };
 
   std::unexpected<Error> wrong(std::string_view why) const {
-    return err(Code::kTokenizerInvalid, {{"why", "the pattern " + std::string(pattern_) + " is " + std::string(why) + " at byte " + std::to_string(at_)}});
+    return err(Code::kTokenizerInvalid,
+               {{"why", "the pattern " + std::string(pattern_) + " is " + std::string(why) + " at byte " + std::to_string(at_)}});
   }
   std::unexpected<Error> unknown(std::string_view what) const {
-    return err(Code::kTokenizerUnsupported, {{"what", "the regular expression syntax"}, {"name", what},
-        {"known", "classes, \\p{category}, groups, (?i:), look-around, greedy, lazy and possessive repeats"}});
+    return err(Code::kTokenizerUnsupported,
+               {{"what", "the regular expression syntax"},
+                {"name", what},
+                {"known", "classes, \\p{category}, groups, (?i:), look-around, greedy, lazy and possessive repeats"}});
   }
   bool more() const { return at_ < pattern_.size(); }
   bool eat(std::string_view text) {
@@ -240,16 +249,26 @@ class RegexCompiler {
     if (eat("\\")) {
       if (!more()) return wrong("cut off");
       switch (pattern_[at_]) {
-        case 'b': return ++at_, assertion(Regex::Op::kWordEdge);
-        case 'B': return ++at_, assertion(Regex::Op::kNotWordEdge);
-        case 'A': return ++at_, assertion(Regex::Op::kTextStart);
-        case 'z': return ++at_, assertion(Regex::Op::kTextEnd);
-        case 'Z': return ++at_, assertion(Regex::Op::kTextEndLine);
-        default: break;
+        case 'b':
+          return ++at_, assertion(Regex::Op::kWordEdge);
+        case 'B':
+          return ++at_, assertion(Regex::Op::kNotWordEdge);
+        case 'A':
+          return ++at_, assertion(Regex::Op::kTextStart);
+        case 'z':
+          return ++at_, assertion(Regex::Op::kTextEnd);
+        case 'Z':
+          return ++at_, assertion(Regex::Op::kTextEndLine);
+        default:
+          break;
       }
       CharSet set;
       SB_OK(escape(set));
-      return set_node(std::move(set));
+      bool folds_before = folds_;
+      folds_ = folds_ && !set.ranges.empty();  // a category outside brackets does not fold its case
+      NodePtr node = set_node(std::move(set));
+      folds_ = folds_before;
+      return node;
     }
     if (pattern_[at_] == '*' || pattern_[at_] == '+' || pattern_[at_] == '?') return wrong("repeating nothing");
     return character(utf8_next(pattern_, at_));
@@ -315,12 +334,18 @@ class RegexCompiler {
       return {};
     };
     switch (c) {
-      case 's': return set.space = true, Status();
-      case 'S': return set.not_space = true, Status();
-      case 'w': return set.word = true, Status();
-      case 'W': return set.not_word = true, Status();
-      case 'd': return set.categories |= kCategoryNd, Status();
-      case 'D': return set.categories |= ~kCategoryNd, Status();
+      case 's':
+        return set.space = true, Status();
+      case 'S':
+        return set.not_space = true, Status();
+      case 'w':
+        return set.word = true, Status();
+      case 'W':
+        return set.not_word = true, Status();
+      case 'd':
+        return set.categories |= kCategoryNd, Status();
+      case 'D':
+        return set.categories |= ~kCategoryNd, Status();
       case 'h':
       case 'H': {
         CharSet digits;
@@ -330,15 +355,24 @@ class RegexCompiler {
         return {};
       }
       case 'p':
-      case 'P': return property(set, c == 'P');
-      case 'n': return plain('\n');
-      case 'r': return plain('\r');
-      case 't': return plain('\t');
-      case 'f': return plain('\f');
-      case 'v': return plain('\v');
-      case 'a': return plain('\a');
-      case 'e': return plain(27);
-      case '0': return plain(0);
+      case 'P':
+        return property(set, c == 'P');
+      case 'n':
+        return plain('\n');
+      case 'r':
+        return plain('\r');
+      case 't':
+        return plain('\t');
+      case 'f':
+        return plain('\f');
+      case 'v':
+        return plain('\v');
+      case 'a':
+        return plain('\a');
+      case 'e':
+        return plain(27);
+      case '0':
+        return plain(0);
       case 'x':
       case 'u': {
         bool braces = c == 'x' && eat("{");
@@ -353,7 +387,8 @@ class RegexCompiler {
         if (n == 0 || (braces && !eat("}")) || value > 0x10FFFF || (value >= 0xD800 && value < 0xE000)) return wrong("no character");
         return plain(value);
       }
-      default: break;
+      default:
+        break;
     }
     if ((c >= '1' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')) {
       std::string name = "\\";
@@ -378,10 +413,21 @@ class RegexCompiler {
       name.erase(0, 1);
     }
     auto script = [&](Script s) { (negated ? set.not_scripts : set.scripts) |= uint8_t(1u << unsigned(s)); };
-    static constexpr std::pair<std::string_view, std::string_view> kLong[] = {
-        {"Letter", "L"}, {"Mark", "M"}, {"Number", "N"}, {"Punctuation", "P"}, {"Punct", "P"}, {"Symbol", "S"}, {"Separator", "Z"},
-        {"Other", "C"}, {"Uppercase_Letter", "Lu"}, {"Lowercase_Letter", "Ll"}, {"Titlecase_Letter", "Lt"}, {"Modifier_Letter", "Lm"},
-        {"Other_Letter", "Lo"}, {"Decimal_Number", "Nd"}, {"Digit", "Nd"}};
+    static constexpr std::pair<std::string_view, std::string_view> kLong[] = {{"Letter", "L"},
+                                                                              {"Mark", "M"},
+                                                                              {"Number", "N"},
+                                                                              {"Punctuation", "P"},
+                                                                              {"Punct", "P"},
+                                                                              {"Symbol", "S"},
+                                                                              {"Separator", "Z"},
+                                                                              {"Other", "C"},
+                                                                              {"Uppercase_Letter", "Lu"},
+                                                                              {"Lowercase_Letter", "Ll"},
+                                                                              {"Titlecase_Letter", "Lt"},
+                                                                              {"Modifier_Letter", "Lm"},
+                                                                              {"Other_Letter", "Lo"},
+                                                                              {"Decimal_Number", "Nd"},
+                                                                              {"Digit", "Nd"}};
     for (auto [full, brief] : kLong) {
       if (name == full) name = brief;
     }
@@ -395,12 +441,12 @@ class RegexCompiler {
       script(Script::kKatakana);
     } else if (name == "Hangul") {
       CharSet hangul;
-      hangul.ranges = {{0x1100, 0x11FF}, {0x302E, 0x302F}, {0x3131, 0x318E}, {0x3200, 0x321E}, {0x3260, 0x327E}, {0xA960, 0xA97C},
-                       {0xAC00, 0xD7A3}, {0xD7B0, 0xD7C6}, {0xD7CB, 0xD7FB}, {0xFFA0, 0xFFDC}};
+      hangul.ranges = {{0x1100, 0x11FF}, {0x302E, 0x302F}, {0x3131, 0x318E}, {0x3200, 0x321E}, {0x3260, 0x327E},
+                       {0xA960, 0xA97C}, {0xAC00, 0xD7A3}, {0xD7B0, 0xD7C6}, {0xD7CB, 0xD7FB}, {0xFFA0, 0xFFDC}};
       hangul.negated = negated;
       set.any_of.push_back(std::move(hangul));
     } else if (name == "Alphabetic" || name == "Alpha") {
-      set.categories |= negated ? ~(kCategoryL | kCategoryM) : (kCategoryL | kCategoryM);
+      set.categories |= negated ? ~kAlphabetic : kAlphabetic;
     } else if (name == "Space" || name == "White_Space") {
       (negated ? set.not_space : set.space) = true;
     } else if (name == "Any") {
@@ -513,7 +559,8 @@ class RegexCompiler {
 
   static bool nullable(const Node& node) {
     switch (node.kind) {
-      case Node::kSet: return false;
+      case Node::kSet:
+        return false;
       case Node::kSequence:
         for (const NodePtr& child : node.children) {
           if (!nullable(*child)) return false;
@@ -524,9 +571,12 @@ class RegexCompiler {
           if (nullable(*child)) return true;
         }
         return false;
-      case Node::kRepeat: return node.min == 0 || nullable(*node.children[0]);
-      case Node::kAtomic: return nullable(*node.children[0]);
-      default: return true;
+      case Node::kRepeat:
+        return node.min == 0 || nullable(*node.children[0]);
+      case Node::kAtomic:
+        return nullable(*node.children[0]);
+      default:
+        return true;
     }
   }
 
@@ -564,14 +614,17 @@ class RegexCompiler {
         f = first_of(*node.children[0]);
         f.nullable |= node.kind == Node::kRepeat && node.min == 0;
         return f;
-      default: f.nullable = true; return f;
+      default:
+        f.nullable = true;
+        return f;
     }
   }
 
   // The one width, in characters, that everything the node matches has; or nothing.
   static std::optional<uint32_t> width(const Node& node) {
     switch (node.kind) {
-      case Node::kSet: return 1;
+      case Node::kSet:
+        return 1;
       case Node::kSequence: {
         uint32_t sum = 0;
         for (const NodePtr& child : node.children) {
@@ -593,8 +646,10 @@ class RegexCompiler {
         if (!w || node.min != node.max) return std::nullopt;
         return *w * node.min;
       }
-      case Node::kAtomic: return width(*node.children[0]);
-      default: return 0;
+      case Node::kAtomic:
+        return width(*node.children[0]);
+      default:
+        return 0;
     }
   }
 
@@ -602,11 +657,13 @@ class RegexCompiler {
     using Op = Regex::Op;
     if (out_.steps_.size() > kMostSteps) return wrong("too large");
     switch (node.kind) {
-      case Node::kEmpty: return {};
+      case Node::kEmpty:
+        return {};
       case Node::kSet: {
         const CharSet& s = node.set;
-        bool one = s.ranges.size() == 1 && s.ranges[0].first == s.ranges[0].second && s.ranges[0].first < 128 && !s.negated && !s.folds_case &&
-                   !s.space && !s.not_space && !s.word && !s.not_word && !s.scripts && !s.not_scripts && !s.categories && s.any_of.empty() && s.all_of.empty();
+        bool one = s.ranges.size() == 1 && s.ranges[0].first == s.ranges[0].second && s.ranges[0].first < 128 && !s.negated &&
+                   !s.folds_case && !s.space && !s.not_space && !s.word && !s.not_word && !s.scripts && !s.not_scripts && !s.categories &&
+                   s.any_of.empty() && s.all_of.empty();
         if (one) {
           add({.op = Op::kByte, .a = uint32_t(s.ranges[0].first)});
         } else {
@@ -617,10 +674,15 @@ class RegexCompiler {
       case Node::kSequence:
         for (const NodePtr& child : node.children) SB_OK(emit(*child));
         return {};
-      case Node::kChoice: return emit_choice(node);
-      case Node::kRepeat: return emit_repeat(node);
-      case Node::kAssert: add({.op = node.op}); return {};
-      case Node::kAtomic: return emit_group(*node.children[0], Op::kAtomic, 0);
+      case Node::kChoice:
+        return emit_choice(node);
+      case Node::kRepeat:
+        return emit_repeat(node);
+      case Node::kAssert:
+        add({.op = node.op});
+        return {};
+      case Node::kAtomic:
+        return emit_group(*node.children[0], Op::kAtomic, 0);
       case Node::kLook: {
         const Node& inner = *node.children[0];
         if (node.op == Op::kAhead || node.op == Op::kNotAhead) return emit_group(inner, node.op, 0);

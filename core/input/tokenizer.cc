@@ -77,6 +77,10 @@ Status Tokenizer::Impl::encode_piece(std::string_view piece, Scratch& s, std::ve
 
 Status Tokenizer::Impl::encode_segment(std::string_view text, bool at_start, Scratch& s, std::vector<int32_t>& ids) const {
   if (!normalizer.empty()) {
+    for (const NormalizerStep& step : normalizer) {  // "first" means the input's first character, and Strip may have taken that
+      size_t at = 0;
+      if (step.kind == NormalizerStep::kStrip && step.left && !text.empty() && is_space(utf8_next(text, at))) at_start = false;
+    }
     SB_OK(apply_normalizer(normalizer, text, s.normalized));
     text = s.normalized;
   }
@@ -100,7 +104,9 @@ Status Tokenizer::Impl::encode_segment(std::string_view text, bool at_start, Scr
 Status Tokenizer::Impl::check() const {
   for (const auto& sequence : post_processors) {
     for (int32_t id : sequence) {
-      if (id != kSequence && !has(id)) return err(Code::kTokenizerInvalid, {{"why", "its post-processor adds the token " + std::to_string(id) + ", which does not exist"}});
+      if (id != kSequence && !has(id))
+        return err(Code::kTokenizerInvalid,
+                   {{"why", "its post-processor adds the token " + std::to_string(id) + ", which does not exist"}});
     }
   }
   return {};
@@ -153,7 +159,9 @@ Result<std::string> Tokenizer::decode(std::span<const int32_t> ids, bool skip_sp
 }
 
 size_t Tokenizer::vocab_size() const { return impl_->limit(); }
-std::string_view Tokenizer::token(int32_t id) const { return impl_->added.has(id) ? impl_->added.content(id) : impl_->model->vocab().token(id); }
+std::string_view Tokenizer::token(int32_t id) const {
+  return impl_->added.has(id) ? impl_->added.content(id) : impl_->model->vocab().token(id);
+}
 std::optional<int32_t> Tokenizer::id_of(std::string_view token) const {
   int32_t id = impl_->added.find_id(token);
   if (id < 0) id = impl_->model->vocab().find(token);
@@ -169,8 +177,7 @@ struct TokenStream::State {
 };
 
 // The Impl, not the Tokenizer, is what is kept: it stays where it is when the Tokenizer moves.
-TokenStream::TokenStream(const Tokenizer& tokenizer)
-    : state_(new State{tokenizer.impl_.get(), DecoderRun(tokenizer.impl_->decoder)}) {}
+TokenStream::TokenStream(const Tokenizer& tokenizer) : state_(new State{tokenizer.impl_.get(), DecoderRun(tokenizer.impl_->decoder)}) {}
 TokenStream::TokenStream(TokenStream&&) noexcept = default;
 TokenStream& TokenStream::operator=(TokenStream&&) noexcept = default;
 TokenStream::~TokenStream() = default;

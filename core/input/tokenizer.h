@@ -15,12 +15,12 @@ namespace sb {
 
 /// The tokenizer keys of a GGUF file (`tokenizer.ggml.*`), as plain data.
 struct GgufVocab {
-  std::string model{};               // gpt2 (byte-level BPE), llama (SentencePiece BPE), t5 (unigram), bert (WordPiece)
-  std::string pre{};                 // pre-tokenizer: smollm, llama-bpe, qwen2, gpt-2 …; empty for SentencePiece
+  std::string model{};  // gpt2 (byte-level BPE), llama (SentencePiece BPE), t5 (unigram), bert (WordPiece)
+  std::string pre{};    // pre-tokenizer: smollm, llama-bpe, qwen2, gpt-2 …; empty for SentencePiece
   std::vector<std::string> tokens{};
-  std::vector<float> scores{};       // one a token, or empty
-  std::vector<int32_t> types{};      // one a token, or empty: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte
-  std::vector<std::string> merges{}; // "left right", or empty
+  std::vector<float> scores{};        // one a token, or empty
+  std::vector<int32_t> types{};       // one a token, or empty: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte
+  std::vector<std::string> merges{};  // "left right", or empty
   std::optional<int32_t> bos{}, eos{}, unk{}, sep{}, pad{}, cls{}, mask{};
   std::optional<bool> add_bos{}, add_eos{}, add_space_prefix{}, remove_extra_whitespaces{};
   std::string precompiled_charsmap{};  // t5: SentencePiece's character map; may be empty

@@ -26,7 +26,8 @@ void use(const Tokenizer& tokenizer, std::string_view text) {
 
 // A pattern or a component inside an otherwise sound file, so that the fuzzer gets past the vocabulary.
 std::string wrap(std::string_view normalizer, std::string_view pre_tokenizer, std::string_view decoder) {
-  std::string text = R"({"model": {"type": "BPE", "unk_token": "a", "vocab": {"a": 0, "b": 1, "ab": 2, "\u0120": 3}, "merges": ["a b"]}, "normalizer": )";
+  std::string text =
+      R"({"model": {"type": "BPE", "unk_token": "a", "vocab": {"a": 0, "b": 1, "ab": 2, "\u0120": 3}, "merges": ["a b"]}, "normalizer": )";
   text += normalizer;
   text += ", \"pre_tokenizer\": ";
   text += pre_tokenizer;

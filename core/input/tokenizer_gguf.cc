@@ -31,8 +31,8 @@ constexpr const char* kDeepseekLetters =
 constexpr const char* kBloom = " ?[^(\\s|.,!?…。，、।۔،)]+";
 
 struct PreTokenizerRow {
-  std::string_view names;                  // separated by spaces
-  std::array<const char*, 5> patterns;     // each cuts what the one before left
+  std::string_view names;               // separated by spaces
+  std::array<const char*, 5> patterns;  // each cuts what the one before left
   bool nfc = false, ignores_merges = false, adds_bos = false;
 };
 const PreTokenizerRow kRows[] = {
@@ -185,11 +185,13 @@ class Builder {
       size_t space = merge.find(' ', 1);
       std::string_view left = merge.substr(0, space), right = space == std::string_view::npos ? "" : merge.substr(space + 1);
       MergePair m{vocab.find(left), vocab.find(right), joined_id(vocab, left, right, 0, buffer)};
-      if (m.left < 0 || m.right < 0 || m.joined < 0) return invalid("the merge \"" + std::string(merge) + "\" names tokens that do not exist");
+      if (m.left < 0 || m.right < 0 || m.joined < 0)
+        return invalid("the merge \"" + std::string(merge) + "\" names tokens that do not exist");
       merges.push_back(m);
     }
     BpeOptions o;
     o.maps_bytes = true;
+    o.keeps_gaps = true;
     o.ignores_merges = row->ignores_merges;
     t_->model = make_bpe(std::move(vocab), std::move(merges), std::move(o));
     SB_OK(add_tokens());
@@ -274,7 +276,8 @@ class Builder {
     for (double score : scores) {
       if (!std::isfinite(score)) return invalid("a token's score is not a number");
     }
-    t_->model = make_unigram(std::move(vocab), std::move(scores), v_.unk.value_or(2) < int32_t(v_.tokens.size()) ? v_.unk.value_or(2) : 0, false);
+    t_->model =
+        make_unigram(std::move(vocab), std::move(scores), v_.unk.value_or(2) < int32_t(v_.tokens.size()) ? v_.unk.value_or(2) : 0, false);
     SB_OK(add_tokens());
     if (!v_.precompiled_charsmap.empty()) {
       SB_TRY(CharacterMap map, CharacterMap::read(v_.precompiled_charsmap));

@@ -25,7 +25,9 @@ class Reader {
   bool null() { return taking_ ? no("null") : tree_.null(); }
   bool boolean(bool v) { return taking_ ? no("a boolean") : tree_.boolean(v); }
   bool number_integer(Json::number_integer_t v) { return taking_ ? number(double(v), v) : tree_.number_integer(v); }
-  bool number_unsigned(Json::number_unsigned_t v) { return taking_ ? number(double(v), v > INT32_MAX ? -1 : int64_t(v)) : tree_.number_unsigned(v); }
+  bool number_unsigned(Json::number_unsigned_t v) {
+    return taking_ ? number(double(v), v > INT32_MAX ? -1 : int64_t(v)) : tree_.number_unsigned(v);
+  }
   bool number_float(Json::number_float_t v, const std::string& text) { return taking_ ? number(v, -1) : tree_.number_float(v, text); }
   bool string(std::string& v) {
     if (!taking_) return tree_.string(v);
@@ -82,8 +84,8 @@ class Reader {
   }
 
   Vocab vocab;
-  std::vector<double> scores;   // of a vocabulary that is a list
-  std::string merges;           // left and right, one after the other
+  std::vector<double> scores;  // of a vocabulary that is a list
+  std::string merges;          // left and right, one after the other
   std::vector<uint32_t> merge_ends;
   bool has_vocab = false, vocab_is_list = false, has_merges = false;
   std::string why;
@@ -139,7 +141,8 @@ class Reader {
     }
     if (text.starts_with("#version")) return true;
     size_t space = text.find(' ');
-    if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) return fail("the merge \"" + text + "\" is not of two tokens");
+    if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos)
+      return fail("the merge \"" + text + "\" is not of two tokens");
     put(std::string_view(text).substr(0, space));
     put(std::string_view(text).substr(space + 1));
     return true;
@@ -148,7 +151,9 @@ class Reader {
     if (why.empty()) why = std::move(reason);
     return false;
   }
-  bool no(const char* found) { return fail(std::string(taking_ == kMerges ? "its merges hold " : "its vocabulary holds ") + found + " where none belongs"); }
+  bool no(const char* found) {
+    return fail(std::string(taking_ == kMerges ? "its merges hold " : "its vocabulary holds ") + found + " where none belongs");
+  }
 
   nlohmann::detail::json_sax_dom_parser<Json> tree_;
   int depth_ = 0, inner_ = 0, n_parts_ = 0;
@@ -197,7 +202,12 @@ Result<std::string> base64(std::string_view text) {
   uint32_t bits = 0;
   int n = 0;
   for (char c : text) {
-    int v = c >= 'A' && c <= 'Z' ? c - 'A' : c >= 'a' && c <= 'z' ? c - 'a' + 26 : c >= '0' && c <= '9' ? c - '0' + 52 : c == '+' ? 62 : c == '/' ? 63 : -1;
+    int v = c >= 'A' && c <= 'Z'   ? c - 'A'
+            : c >= 'a' && c <= 'z' ? c - 'a' + 26
+            : c >= '0' && c <= '9' ? c - '0' + 52
+            : c == '+'             ? 62
+            : c == '/'             ? 63
+                                   : -1;
     if (c == '=' || c == '\n') continue;
     if (v < 0) return invalid("precompiled_charsmap is not base64");
     bits = bits << 6 | uint32_t(v);
@@ -250,8 +260,9 @@ Status read_normalizer(const Json& c, std::vector<NormalizerStep>& steps) {
   } else if (type == "ByteLevel") {
     s.kind = NormalizerStep::kByteLevel;
   } else {
-    return unsupported("the normalizer", type,
-                       "NFC, NFD, NFKC, NFKD, Lowercase, Strip, StripAccents, Replace, Prepend, BertNormalizer, Nmt, Precompiled, ByteLevel, Sequence");
+    return unsupported(
+        "the normalizer", type,
+        "NFC, NFD, NFKC, NFKD, Lowercase, Strip, StripAccents, Replace, Prepend, BertNormalizer, Nmt, Precompiled, ByteLevel, Sequence");
   }
   steps.push_back(std::move(s));
   return {};
@@ -259,9 +270,11 @@ Status read_normalizer(const Json& c, std::vector<NormalizerStep>& steps) {
 
 Result<SplitBehavior> read_behavior(const Json& c, std::string_view otherwise) {
   std::string name = json_string(c, "behavior").value_or(std::string(otherwise));
-  static constexpr std::pair<std::string_view, SplitBehavior> kBehaviors[] = {
-      {"Removed", SplitBehavior::kRemoved}, {"Isolated", SplitBehavior::kIsolated}, {"MergedWithPrevious", SplitBehavior::kMergedWithPrevious},
-      {"MergedWithNext", SplitBehavior::kMergedWithNext}, {"Contiguous", SplitBehavior::kContiguous}};
+  static constexpr std::pair<std::string_view, SplitBehavior> kBehaviors[] = {{"Removed", SplitBehavior::kRemoved},
+                                                                              {"Isolated", SplitBehavior::kIsolated},
+                                                                              {"MergedWithPrevious", SplitBehavior::kMergedWithPrevious},
+                                                                              {"MergedWithNext", SplitBehavior::kMergedWithNext},
+                                                                              {"Contiguous", SplitBehavior::kContiguous}};
   for (auto [known, behavior] : kBehaviors) {
     if (name == known) return behavior;
   }
@@ -314,7 +327,8 @@ Status read_pre_tokenizer(const Json& c, std::vector<PreTokenizerStep>& steps) {
     s.length = size_t(length);
   } else {
     return unsupported("the pre-tokenizer", type,
-                       "ByteLevel, Split, Digits, Metaspace, BertPreTokenizer, Whitespace, WhitespaceSplit, Punctuation, CharDelimiterSplit, FixedLength, Sequence");
+                       "ByteLevel, Split, Digits, Metaspace, BertPreTokenizer, Whitespace, WhitespaceSplit, Punctuation, "
+                       "CharDelimiterSplit, FixedLength, Sequence");
   }
   steps.push_back(std::move(s));
   return {};
@@ -402,7 +416,8 @@ Status read_decoder(const Json& c, std::vector<DecoderStep>& steps) {
     s.delimiter = json_string(c, "word_delimiter_token").value_or("|");
     s.cleans = flag(c, "cleanup", true);
   } else {
-    return unsupported("the decoder", type, "ByteLevel, WordPiece, Metaspace, ByteFallback, Fuse, Strip, Replace, BPEDecoder, CTC, Sequence");
+    return unsupported("the decoder", type,
+                       "ByteLevel, WordPiece, Metaspace, ByteFallback, Fuse, Strip, Replace, BPEDecoder, CTC, Sequence");
   }
   steps.push_back(std::move(s));
   return {};
@@ -436,8 +451,10 @@ Result<std::unique_ptr<TokenModel>> read_model(const Json& c, Reader& reader, st
       uint32_t middle = reader.merge_ends[i], end = reader.merge_ends[i + 1];
       std::string_view all = reader.merges, left = all.substr(start, middle - start), right = all.substr(middle, end - middle);
       start = end;
-      MergePair m{reader.vocab.find(left), reader.vocab.find(right), joined_id(reader.vocab, left, right, o.continuing_prefix.size(), buffer)};
-      if (m.left < 0 || m.right < 0 || m.joined < 0) return invalid("the merge of \"" + std::string(left) + "\" and \"" + std::string(right) + "\" names tokens that do not exist");
+      MergePair m{reader.vocab.find(left), reader.vocab.find(right),
+                  joined_id(reader.vocab, left, right, o.continuing_prefix.size(), buffer)};
+      if (m.left < 0 || m.right < 0 || m.joined < 0)
+        return invalid("the merge of \"" + std::string(left) + "\" and \"" + std::string(right) + "\" names tokens that do not exist");
       merges.push_back(m);
     }
     // The last step's spelling of bytes is left to the model, which has a table for it.
@@ -453,7 +470,8 @@ Result<std::unique_ptr<TokenModel>> read_model(const Json& c, Reader& reader, st
     for (double score : reader.scores) {
       if (!(score >= -1e30 && score <= 1e30)) return invalid("a token's score is not a number");
     }
-    return make_unigram(std::move(reader.vocab), std::move(reader.scores), unknown ? int32_t(*unknown) : -1, flag(c, "byte_fallback", false));
+    return make_unigram(std::move(reader.vocab), std::move(reader.scores), unknown ? int32_t(*unknown) : -1,
+                        flag(c, "byte_fallback", false));
   }
   if (type == "WordPiece") {
     int64_t most = json_int(c, "max_input_chars_per_word").value_or(100);
@@ -512,9 +530,12 @@ Result<Tokenizer> Tokenizer::from_json(std::string_view text) {
   SB_OK(each_step(part("post_processor"), "processors", [&](const Json& c) { return read_post_processor(c, *impl); }));
   SB_OK(impl->check());
 
-  impl->bos = first_of(*impl, {"<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "[CLS]", "<\xEF\xBD\x9C" "begin\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"});
+  impl->bos = first_of(*impl, {"<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "[CLS]",
+                               "<\xEF\xBD\x9C"
+                               "begin\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"});
   impl->eos = first_of(*impl, {"<|im_end|>", "<|eot_id|>", "<end_of_turn>", "</s>", "<eos>", "<|end_of_text|>", "<|endoftext|>", "[SEP]",
-                               "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"});
+                               "<\xEF\xBD\x9C"
+                               "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"});
   return Tokenizer(std::move(impl));
 }
 

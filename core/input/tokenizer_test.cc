@@ -18,7 +18,9 @@ std::string read(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-std::string golden(const std::string& kind, const char* file) { return read(std::filesystem::path(SB_TESTS) / "golden/tokenizers" / kind / file); }
+std::string golden(const std::string& kind, const char* file) {
+  return read(std::filesystem::path(SB_TESTS) / "golden/tokenizers" / kind / file);
+}
 
 std::string streamed(const Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
   TokenStream stream(tokenizer);
@@ -51,7 +53,8 @@ TEST_P(Golden, EncodesAndDecodesExactly) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Kinds, Golden, testing::Values("bert", "bert_cased", "clip", "gpt2", "llama2", "llama3", "qwen2", "roberta", "smollm", "t5"),
+INSTANTIATE_TEST_SUITE_P(Kinds, Golden,
+                         testing::Values("bert", "bert_cased", "clip", "gpt2", "llama2", "llama3", "qwen2", "roberta", "smollm", "t5"),
                          [](const auto& info) { return std::string(info.param); });
 
 // ---- GGUF: the vocabulary of a golden file, as llama.cpp's converter would write it, must give the same ids.
@@ -217,14 +220,19 @@ TEST(Tokenizer, RefusesHostileFiles) {
       {file(kTiny, R"(, "normalizer": {"type": "Replace"})"), Code::kTokenizerInvalid, "pattern"},
       {file(kTiny, R"(, "normalizer": {"type": "Precompiled", "precompiled_charsmap": "////"})"), Code::kTokenizerInvalid, "charsmap"},
       {file(kTiny, R"(, "pre_tokenizer": {"type": "Magic"})"), Code::kTokenizerUnsupported, "Magic"},
-      {file(kTiny, R"(, "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(a"}, "behavior": "Isolated"})"), Code::kTokenizerInvalid, "missing a )"},
-      {file(kTiny, R"(, "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(a)\\1"}, "behavior": "Isolated"})"), Code::kTokenizerUnsupported, "\\1"},
-      {file(kTiny, R"(, "pre_tokenizer": {"type": "Split", "pattern": {"String": "a"}, "behavior": "Sideways"})"), Code::kTokenizerUnsupported, "Sideways"},
+      {file(kTiny, R"(, "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(a"}, "behavior": "Isolated"})"), Code::kTokenizerInvalid,
+       "missing a )"},
+      {file(kTiny, R"(, "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(a)\\1"}, "behavior": "Isolated"})"),
+       Code::kTokenizerUnsupported, "\\1"},
+      {file(kTiny, R"(, "pre_tokenizer": {"type": "Split", "pattern": {"String": "a"}, "behavior": "Sideways"})"),
+       Code::kTokenizerUnsupported, "Sideways"},
       {file(kTiny, R"(, "pre_tokenizer": {"type": "Metaspace", "replacement": ""})"), Code::kTokenizerInvalid, "one character"},
       {file(kTiny, R"(, "post_processor": {"type": "Magic"})"), Code::kTokenizerUnsupported, "Magic"},
       {file(kTiny, R"(, "post_processor": {"type": "BertProcessing"})"), Code::kTokenizerInvalid, "cls"},
-      {file(kTiny, R"(, "post_processor": {"type": "BertProcessing", "cls": ["x", 9], "sep": ["y", 1]})"), Code::kTokenizerInvalid, "does not exist"},
-      {file(kTiny, R"(, "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x"}}]})"), Code::kTokenizerInvalid, "does not define"},
+      {file(kTiny, R"(, "post_processor": {"type": "BertProcessing", "cls": ["x", 9], "sep": ["y", 1]})"), Code::kTokenizerInvalid,
+       "does not exist"},
+      {file(kTiny, R"(, "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x"}}]})"),
+       Code::kTokenizerInvalid, "does not define"},
       {file(kTiny, R"(, "decoder": {"type": "Magic"})"), Code::kTokenizerUnsupported, "Magic"},
       {file(kTiny, R"(, "added_tokens": {})"), Code::kTokenizerInvalid, "list"},
       {file(kTiny, R"(, "added_tokens": [{"id": 3}])"), Code::kTokenizerInvalid, "content"},
@@ -260,7 +268,8 @@ TEST(Tokenizer, HostileTextsEnd) {
     for (const std::string& text : texts) EXPECT_TRUE(t->encode(text, true));
   }
   for (const char* pattern : {"(a+)+b", "(a|a)*b", "\\\\s+$", "(?=.*b)a", "(a?){500}a{500}", "(.*)(.*)(.*)(.*)b"}) {
-    auto t = Tokenizer::from_json(file(kTiny, R"(, "pre_tokenizer": {"type": "Split", "behavior": "Isolated", "pattern": {"Regex": ")" + std::string(pattern) + "\"}}"));
+    auto t = Tokenizer::from_json(file(
+        kTiny, R"(, "pre_tokenizer": {"type": "Split", "behavior": "Isolated", "pattern": {"Regex": ")" + std::string(pattern) + "\"}}"));
     ASSERT_TRUE(t) << pattern << t.error().message();
     (void)t->encode(std::string(20000, 'a') + std::string(20000, ' ') + "c", false);  // ids, or an error
   }
@@ -269,7 +278,8 @@ TEST(Tokenizer, HostileTextsEnd) {
 // ---- Single rules
 
 TEST(Tokenizer, AddedTokens) {
-  auto t = Tokenizer::from_json(file(R"({"type": "BPE", "vocab": {"a": 0, "b": 1, " ": 2, "[x]": 3}, "merges": []})",
+  auto t = Tokenizer::from_json(file(
+      R"({"type": "BPE", "vocab": {"a": 0, "b": 1, " ": 2, "[x]": 3}, "merges": []})",
       R"(, "added_tokens": [{"content": "[x]", "special": true}, {"content": "[l]", "lstrip": true}, {"content": "[r]", "rstrip": true},
           {"content": "w", "single_word": true}, {"content": "ab", "normalized": false}, {"content": "abab", "normalized": false}])"));
   ASSERT_TRUE(t) << t.error().message();

@@ -13,8 +13,8 @@ using namespace unicode;
 
 constexpr uint16_t kSpaceBit = 1 << 5, kCompatibleBit = 1 << 6, kCombiningBit = 1 << 7, kLowerBit = 1 << 8, kWordBit = 1 << 11,
                    kComposesBit = 1 << 12, kCanonicalBit = 1 << 13;
-constexpr char32_t kHangulBase = 0xAC00, kHangulCount = 11172, kLeadBase = 0x1100, kVowelBase = 0x1161, kTailBase = 0x11A7,
-                   kVowels = 21, kTails = 28;
+constexpr char32_t kHangulBase = 0xAC00, kHangulCount = 11172, kLeadBase = 0x1100, kVowelBase = 0x1161, kTailBase = 0x11A7, kVowels = 21,
+                   kTails = 28;
 
 uint16_t properties(char32_t c) {
   if (c > 0x10FFFF) return kProperties[0];
@@ -92,8 +92,7 @@ void utf8_append_lossy(std::string& out, std::string_view text) {
 uint32_t category_bit(char32_t c) { return 1u << (properties(c) & 31); }
 
 uint32_t category_mask(std::string_view name) {
-  static constexpr std::string_view kNames =
-      "Cn Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Cs Co ";
+  static constexpr std::string_view kNames = "Cn Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Cs Co ";
   uint32_t mask = 0;
   if (name.empty() || name.size() > 2) return 0;
   for (size_t i = 0; i * 3 < kNames.size(); ++i) {

@@ -40,10 +40,10 @@ class Vocab {
   void grow(size_t n_slots);
 
   std::string arena_;
-  std::vector<uint32_t> ends_ = {0};   // entry e is arena[ends[e] … ends[e + 1])
-  std::vector<int32_t> ids_;           // by entry
-  std::vector<uint32_t> slots_;        // entry + 1, or 0
-  std::vector<uint32_t> entry_of_;     // by id: entry + 1, or 0
+  std::vector<uint32_t> ends_ = {0};  // entry e is arena[ends[e] … ends[e + 1])
+  std::vector<int32_t> ids_;          // by entry
+  std::vector<uint32_t> slots_;       // entry + 1, or 0
+  std::vector<uint32_t> entry_of_;    // by id: entry + 1, or 0
   size_t limit_ = 0;
 };
 

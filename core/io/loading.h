@@ -30,14 +30,14 @@ inline constexpr uint64_t kMaxRequestBytes = 16u << 20;
 /// What a load brings home.
 struct ModelFiles {
   Container container = Container::kGguf;
-  std::string file;                          // name for errors and reports
-  Config config;                             // config.json, or GGUF metadata
+  std::string file;  // name for errors and reports
+  Config config;     // config.json, or GGUF metadata
   WeightStore weights;
-  std::string tokenizer_json;                // text; empty for a GGUF
-  std::optional<GgufVocabFields> vocab;      // the tokenizer inside a GGUF
-  std::string chat_template;                 // Jinja source; empty when there is none
-  Json tokenizer_config;                     // tokenizer_config.json, or null (bos/eos token texts)
-  Json generation_config;                    // generation_config.json, or null
+  std::string tokenizer_json;            // text; empty for a GGUF
+  std::optional<GgufVocabFields> vocab;  // the tokenizer inside a GGUF
+  std::string chat_template;             // Jinja source; empty when there is none
+  Json tokenizer_config;                 // tokenizer_config.json, or null (bos/eos token texts)
+  Json generation_config;                // generation_config.json, or null
 };
 
 /// How the bytes are asked for. The defaults suit files and HTTP alike.

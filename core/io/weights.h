@@ -17,8 +17,8 @@ struct WeightTensor {
   std::string name;  // as the file has it
   std::string file;  // the file it came from
   Dtype dtype = Dtype::kF32;
-  Shape shape;       // outermost first, [N, K]
-  Block block;       // dense rows
+  Shape shape;  // outermost first, [N, K]
+  Block block;  // dense rows
 
   TensorView view() const { return {block.data(), dtype, shape, shape.rank() ? dtype_bytes(dtype, shape[-1]) : int64_t(block.size())}; }
 };

@@ -37,7 +37,8 @@ Result<double> rope_theta(const Config& config, const Json* parameters, double o
   return theta;
 }
 
-Result<std::vector<float>> rope_frequencies(const Config& config, const Json* parameters, double theta, int64_t n_rot, const WeightStore& weights) {
+Result<std::vector<float>> rope_frequencies(const Config& config, const Json* parameters, double theta, int64_t n_rot,
+                                            const WeightStore& weights) {
   std::vector<float> frequencies;
   for (int64_t i = 0; i < n_rot / 2; ++i) frequencies.push_back(float(std::pow(theta, -2.0 * double(i) / double(n_rot))));
 
@@ -52,7 +53,9 @@ Result<std::vector<float>> rope_frequencies(const Config& config, const Json* pa
     }
     if (const WeightTensor* divisors = weights.find("rope_freqs.weight")) {
       if (divisors->dtype != Dtype::kF32 || divisors->shape.elements() < int64_t(frequencies.size())) {
-        return err(Code::kShapeMismatch, {{"what", "rope_freqs.weight"}, {"shape", divisors->shape.text()}, {"expected", std::to_string(frequencies.size()) + " float32 values"}});
+        return err(Code::kShapeMismatch, {{"what", "rope_freqs.weight"},
+                                          {"shape", divisors->shape.text()},
+                                          {"expected", std::to_string(frequencies.size()) + " float32 values"}});
       }
       for (size_t i = 0; i < frequencies.size(); ++i) frequencies[i] /= divisors->view().row<float>(0)[i];
     }
@@ -70,9 +73,11 @@ Result<std::vector<float>> rope_frequencies(const Config& config, const Json* pa
   }
   if (type != "llama3") return config.invalid("rope_parameters", "rope_type must be default, linear or llama3");
   // Llama 3.1: long wavelengths are slowed by `factor`, short ones kept, those between interpolated.
-  const double low = json_number(*parameters, "low_freq_factor").value_or(1.0), high = json_number(*parameters, "high_freq_factor").value_or(4.0);
+  const double low = json_number(*parameters, "low_freq_factor").value_or(1.0),
+               high = json_number(*parameters, "high_freq_factor").value_or(4.0);
   const double original = json_number(*parameters, "original_max_position_embeddings").value_or(8192.0);
-  if (!(low > 0) || !(high > low) || !(original > 0)) return config.invalid("rope_parameters", "it needs 0 < low_freq_factor < high_freq_factor and original_max_position_embeddings > 0");
+  if (!(low > 0) || !(high > low) || !(original > 0))
+    return config.invalid("rope_parameters", "it needs 0 < low_freq_factor < high_freq_factor and original_max_position_embeddings > 0");
   for (float& f : frequencies) {
     const double wavelength = 2 * 3.14159265358979323846 / double(f);
     if (wavelength > original / low) {
@@ -85,7 +90,8 @@ Result<std::vector<float>> rope_frequencies(const Config& config, const Json* pa
   return frequencies;
 }
 
-std::string gguf_name(std::string_view name, std::string_view prefix, std::initializer_list<NameRow> layer, std::initializer_list<NameRow> outside) {
+std::string gguf_name(std::string_view name, std::string_view prefix, std::initializer_list<NameRow> layer,
+                      std::initializer_list<NameRow> outside) {
   auto rename = [](std::string_view rest, std::initializer_list<NameRow> rows) -> std::string {
     for (const NameRow& row : rows) {
       if (rest.starts_with(row.hugging_face) && (rest.size() == row.hugging_face.size() || rest[row.hugging_face.size()] == '.')) {

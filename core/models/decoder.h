@@ -24,7 +24,8 @@ Result<DecoderConfig> read_decoder_config(const Config& config, const WeightStor
 /// Angles a position turns each pair by, n_rot / 2 of them: theta^(−2i/n_rot), scaled as `parameters` (rope_parameters or rope_scaling of
 /// config.json; may be null) or the GGUF keys say: default, linear, llama3 (Llama 3.1's smooth interpolation).
 /// Errors: kConfigInvalid for another rope_type.
-Result<std::vector<float>> rope_frequencies(const Config& config, const Json* parameters, double theta, int64_t n_rot, const WeightStore& weights);
+Result<std::vector<float>> rope_frequencies(const Config& config, const Json* parameters, double theta, int64_t n_rot,
+                                            const WeightStore& weights);
 /// rope_parameters, or its older name rope_scaling, or null.
 const Json* rope_parameters(const Config& config);
 /// rope_theta, wherever the configuration keeps it.
@@ -36,7 +37,8 @@ struct NameRow {
 };
 /// "model.layers.3.self_attn.q_proj.weight" → "blk.3.attn_q.weight": `prefix` is what stands before the layer's number, `layer` renames
 /// within a layer, `outside` the rest. "" for a name without a row.
-std::string gguf_name(std::string_view name, std::string_view prefix, std::initializer_list<NameRow> layer, std::initializer_list<NameRow> outside);
+std::string gguf_name(std::string_view name, std::string_view prefix, std::initializer_list<NameRow> layer,
+                      std::initializer_list<NameRow> outside);
 
 /// Runs `layer` for every layer between an embedded x and the logits, and names the outputs that the pass wants.
 /// x [T, D]; `norm` is the final norm; `head` holds the output matrix [V, D].

@@ -27,10 +27,10 @@ std::string gemma3_gguf_name(std::string_view name) {
 
 struct Gemma3Config : DecoderConfig {
   std::vector<float> frequencies, window_frequencies;
-  std::vector<bool> slides;    // a layer: whether it sees only the last `window` tokens
-  double query_scale = 1;      // 1 / √query_pre_attn_scalar
+  std::vector<bool> slides;  // a layer: whether it sees only the last `window` tokens
+  double query_scale = 1;    // 1 / √query_pre_attn_scalar
   double attention_softcap = 0, logit_softcap = 0;
-  float norm_offset = 1;       // weights are stored as gain − 1; GGUF's converter has added the 1
+  float norm_offset = 1;  // weights are stored as gain − 1; GGUF's converter has added the 1
 };
 
 class Gemma3 final : public ModelGraph {
@@ -43,7 +43,8 @@ class Gemma3 final : public ModelGraph {
     Ref turns = rope_table(plan, plan.constant(c_.frequencies)), window_turns = rope_table(plan, plan.constant(c_.window_frequencies));
     decoder_trip(
         plan, pass, c_, x, [&](Ref h, int64_t i) { return layer(plan, h, c_.slides[size_t(i)] ? window_turns : turns, i); },
-        [&](Ref h) { return norm(plan, h, w_["model.norm"]); }, c_.tied_head ? w_["model.embed_tokens"] : w_["lm_head"], float(c_.logit_softcap));
+        [&](Ref h) { return norm(plan, h, w_["model.norm"]); }, c_.tied_head ? w_["model.embed_tokens"] : w_["lm_head"],
+        float(c_.logit_softcap));
   }
 
  private:
@@ -57,11 +58,17 @@ class Gemma3 final : public ModelGraph {
     Ref k = norm(plan, linear(plan, h, at["self_attn.k_proj"]), at["self_attn.k_norm"]);  // [T, K·dh]
     Ref v = linear(plan, h, at["self_attn.v_proj"]);                                      // [T, K·dh]
     Ref a = cached_attention(plan, rope(plan, q, turns, heads), rope(plan, k, turns, heads), v,
-                             {.layer = int32_t(i), .n_heads = int32_t(c_.n_heads), .n_kv_heads = int32_t(c_.n_kv_heads), .head_dim = int32_t(c_.head_dim),
-                              .scale = float(c_.query_scale), .window = c_.slides[size_t(i)] ? c_.window : 0, .softcap = float(c_.attention_softcap)});
+                             {.layer = int32_t(i),
+                              .n_heads = int32_t(c_.n_heads),
+                              .n_kv_heads = int32_t(c_.n_kv_heads),
+                              .head_dim = int32_t(c_.head_dim),
+                              .scale = float(c_.query_scale),
+                              .window = c_.slides[size_t(i)] ? c_.window : 0,
+                              .softcap = float(c_.attention_softcap)});
     x = add(plan, x, norm(plan, linear(plan, a, at["self_attn.o_proj"]), at["post_attention_layernorm"]));
     h = norm(plan, x, at["pre_feedforward_layernorm"]);
-    Ref mlp = linear(plan, glu(plan, linear(plan, h, at["mlp.gate_proj"]), linear(plan, h, at["mlp.up_proj"]), {Activation::kGeluTanh}), at["mlp.down_proj"]);
+    Ref mlp = linear(plan, glu(plan, linear(plan, h, at["mlp.gate_proj"]), linear(plan, h, at["mlp.up_proj"]), {Activation::kGeluTanh}),
+                     at["mlp.down_proj"]);
     return add(plan, x, norm(plan, mlp, at["post_feedforward_layernorm"]));
   }
 
@@ -85,11 +92,13 @@ Result<std::unique_ptr<ModelGraph>> open_gemma3(const Config& config, WeightStor
   c.query_scale = 1 / std::sqrt(query_scalar);
 
   // Which layers slide: a list, or a pattern of five that do and one that does not.
-  SB_TRY(int64_t pattern, config.dimension_or(config.has("_sliding_window_pattern") ? "_sliding_window_pattern" : "sliding_window_pattern", 6));
+  SB_TRY(int64_t pattern,
+         config.dimension_or(config.has("_sliding_window_pattern") ? "_sliding_window_pattern" : "sliding_window_pattern", 6));
   const Json* types = config.find("layer_types");
   for (int64_t i = 0; i < c.n_layers; ++i) c.slides.push_back((i + 1) % pattern != 0);
   if (types) {
-    if (!types->is_array() || int64_t(types->size()) != c.n_layers) return config.invalid("layer_types", "it must have an entry for every layer");
+    if (!types->is_array() || int64_t(types->size()) != c.n_layers)
+      return config.invalid("layer_types", "it must have an entry for every layer");
     for (int64_t i = 0; i < c.n_layers; ++i) c.slides[size_t(i)] = (*types)[size_t(i)] == "sliding_attention";
   }
 
@@ -102,7 +111,8 @@ Result<std::unique_ptr<ModelGraph>> open_gemma3(const Config& config, WeightStor
   if (sliding) window_theta = json_number(*sliding, "rope_theta").value_or(window_theta);
   if (!(window_theta > 0)) return config.invalid("rope_local_base_freq", "it must be above 0");
   SB_TRY(c.frequencies, rope_frequencies(config, full ? full : parameters, theta, c.head_dim, weights));
-  for (int64_t i = 0; i < c.head_dim / 2; ++i) c.window_frequencies.push_back(float(std::pow(window_theta, -2.0 * double(i) / double(c.head_dim))));
+  for (int64_t i = 0; i < c.head_dim / 2; ++i)
+    c.window_frequencies.push_back(float(std::pow(window_theta, -2.0 * double(i) / double(c.head_dim))));
   return std::make_unique<Gemma3>(std::move(c), w);
 }
 

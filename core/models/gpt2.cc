@@ -15,7 +15,10 @@ std::string gpt2_gguf_name(std::string_view name) {
                     {"ln_2", "ffn_norm"},
                     {"mlp.c_fc", "ffn_up"},
                     {"mlp.c_proj", "ffn_down"}},
-                   {{"transformer.wte", "token_embd"}, {"transformer.wpe", "position_embd"}, {"transformer.ln_f", "output_norm"}, {"lm_head", "output"}});
+                   {{"transformer.wte", "token_embd"},
+                    {"transformer.wpe", "position_embd"},
+                    {"transformer.ln_f", "output_norm"},
+                    {"lm_head", "output"}});
 }
 
 class Gpt2 final : public ModelGraph {
@@ -26,8 +29,8 @@ class Gpt2 final : public ModelGraph {
   void build(Plan& plan, const Pass& pass) const override {
     Ref x = add(plan, embedding(plan, w_["wte"]), embedding(plan, w_["wpe"], {.by_position = true}));  // [T, D]
     decoder_trip(
-        plan, pass, c_, x, [&](Ref h, int64_t i) { return layer(plan, h, i); }, [&](Ref h) { return layer_norm(plan, h, w_["ln_f"], c_.norm_eps); },
-        c_.tied_head ? w_["wte"] : root_["lm_head"]);
+        plan, pass, c_, x, [&](Ref h, int64_t i) { return layer(plan, h, i); },
+        [&](Ref h) { return layer_norm(plan, h, w_["ln_f"], c_.norm_eps); }, c_.tied_head ? w_["wte"] : root_["lm_head"]);
   }
 
  private:
@@ -37,7 +40,10 @@ class Gpt2 final : public ModelGraph {
     if (!qkv) return {};
     const int64_t d = plan.shape(qkv)[1] / 3;
     Ref a = cached_attention(plan, plan.columns(qkv, 0, d), plan.columns(qkv, d, d), plan.columns(qkv, 2 * d, d),
-                             {.layer = int32_t(i), .n_heads = int32_t(c_.n_heads), .n_kv_heads = int32_t(c_.n_heads), .head_dim = int32_t(c_.head_dim),
+                             {.layer = int32_t(i),
+                              .n_heads = int32_t(c_.n_heads),
+                              .n_kv_heads = int32_t(c_.n_heads),
+                              .head_dim = int32_t(c_.head_dim),
                               .scale = float(1 / std::sqrt(double(c_.head_dim)))});
     x = add(plan, x, linear(plan, a, at["attn.c_proj"]));
     Ref h = linear(plan, layer_norm(plan, x, at["ln_2"], c_.norm_eps), at["mlp.c_fc"]);  // [T, F]
@@ -57,7 +63,8 @@ Status transpose(WeightTensor& tensor) {
   const size_t size = size_t(dtype_row(tensor.dtype).bytes_per_block);
   SB_TRY(Block turned, Block::take(Tag::kWeights, tensor.block.size()));
   for (int64_t i = 0; i < k; ++i) {
-    for (int64_t j = 0; j < n; ++j) std::memcpy(turned.data() + size_t(j * k + i) * size, tensor.block.data() + size_t(i * n + j) * size, size);
+    for (int64_t j = 0; j < n; ++j)
+      std::memcpy(turned.data() + size_t(j * k + i) * size, tensor.block.data() + size_t(i * n + j) * size, size);
   }
   tensor.block = std::move(turned);
   tensor.shape = {n, k};
@@ -82,8 +89,11 @@ Result<std::unique_ptr<ModelGraph>> open_gpt2(const Config& config, WeightStore&
   c.tied_head = !root["lm_head"].has("weight");
   // The first published files leave the "transformer." away.
   const Weights w = root["wte"].has("weight") && !gguf ? root : root["transformer"];
-  if (const WeightTensor* positions = w["wpe"].tensor("weight"); positions && positions->shape.rank() == 2 && positions->shape[0] < c.context) {
-    return err(Code::kShapeMismatch, {{"what", positions->name}, {"shape", positions->shape.text()}, {"expected", "a row for each of " + std::to_string(c.context) + " positions"}});
+  if (const WeightTensor* positions = w["wpe"].tensor("weight");
+      positions && positions->shape.rank() == 2 && positions->shape[0] < c.context) {
+    return err(Code::kShapeMismatch, {{"what", positions->name},
+                                      {"shape", positions->shape.text()},
+                                      {"expected", "a row for each of " + std::to_string(c.context) + " positions"}});
   }
   if (!gguf) {
     for (int64_t i = 0; i < c.n_layers; ++i) {

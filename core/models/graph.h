@@ -32,8 +32,8 @@ class ModelGraph {
 
 /// One row of the registry.
 struct Family {
-  const char* name;                            // as this project says it
-  std::initializer_list<const char*> types;    // config.json's model_type and GGUF's general.architecture
+  const char* name;                          // as this project says it
+  std::initializer_list<const char*> types;  // config.json's model_type and GGUF's general.architecture
   /// Errors: kConfigInvalid, kTensorMissing, kShapeMismatch, kMemoryExhausted.
   Result<std::unique_ptr<ModelGraph>> (*open)(const Config& config, WeightStore& weights);
 };

@@ -30,11 +30,17 @@ class Qwen2 final : public ModelGraph {
     Ref k = rope(plan, linear(plan, h, at["self_attn.k_proj"]), turns, heads);  // [T, K·dh]
     Ref v = linear(plan, h, at["self_attn.v_proj"]);                            // [T, K·dh]
     Ref a = cached_attention(plan, q, k, v,
-                             {.layer = int32_t(i), .n_heads = int32_t(c_.n_heads), .n_kv_heads = int32_t(c_.n_kv_heads), .head_dim = int32_t(c_.head_dim),
-                              .scale = float(1 / std::sqrt(double(c_.head_dim))), .window = c_.window_of(i)});
+                             {.layer = int32_t(i),
+                              .n_heads = int32_t(c_.n_heads),
+                              .n_kv_heads = int32_t(c_.n_kv_heads),
+                              .head_dim = int32_t(c_.head_dim),
+                              .scale = float(1 / std::sqrt(double(c_.head_dim))),
+                              .window = c_.window_of(i)});
     x = add(plan, x, linear(plan, a, at["self_attn.o_proj"]));
     h = rms_norm(plan, x, at["post_attention_layernorm"], c_.norm_eps);
-    return add(plan, x, linear(plan, glu(plan, linear(plan, h, at["mlp.gate_proj"]), linear(plan, h, at["mlp.up_proj"]), {Activation::kSilu}), at["mlp.down_proj"]));
+    return add(plan, x,
+               linear(plan, glu(plan, linear(plan, h, at["mlp.gate_proj"]), linear(plan, h, at["mlp.up_proj"]), {Activation::kSilu}),
+                      at["mlp.down_proj"]));
   }
 
   QwenConfig c_;

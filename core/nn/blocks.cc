@@ -26,7 +26,8 @@ Ref cached_attention(Plan& plan, Ref q, Ref k, Ref v, Attention op) {
   for (Ref part : {k, v}) {
     const Shape row = {plan.n_tokens(), int64_t(op.n_kv_heads) * op.head_dim};
     if (part && plan.shape(part) != row) {
-      return plan.fail(Error(Code::kShapeMismatch, {{"what", "Attention's keys or values"}, {"shape", plan.shape(part).text()}, {"expected", row.text()}}));
+      return plan.fail(Error(Code::kShapeMismatch,
+                             {{"what", "Attention's keys or values"}, {"shape", plan.shape(part).text()}, {"expected", row.text()}}));
     }
   }
   cache_write(plan, k, {op.layer, KvPart::kKeys});

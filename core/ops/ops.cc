@@ -35,7 +35,8 @@ Ref matmul(Plan& plan, Ref x, Ref w, Ref bias) {
 Ref rms_norm(Plan& plan, Ref x, Ref g, RmsNorm op) {
   if (!all({x, g})) return {};
   const Shape &xs = plan.shape(x), &gs = plan.shape(g);
-  if (gs.rank() != 1 || gs[0] == 0 || xs[1] % gs[0] != 0) return mismatch(plan, "A norm's weight", gs, "one that divides " + std::to_string(xs[1]));
+  if (gs.rank() != 1 || gs[0] == 0 || xs[1] % gs[0] != 0)
+    return mismatch(plan, "A norm's weight", gs, "one that divides " + std::to_string(xs[1]));
   return plan.add(op, {x, g}, xs);
 }
 
@@ -69,7 +70,9 @@ Ref attention(Plan& plan, Ref q, Attention op) {
   if (!q) return {};
   const Shape qs = plan.shape(q);
   if (op.n_kv_heads <= 0 || op.n_heads % op.n_kv_heads != 0 || qs[1] != int64_t(op.n_heads) * op.head_dim) {
-    return mismatch(plan, "Attention's queries", qs, "[T, " + std::to_string(op.n_heads) + "·" + std::to_string(op.head_dim) + "], heads divisible by " + std::to_string(op.n_kv_heads));
+    return mismatch(
+        plan, "Attention's queries", qs,
+        "[T, " + std::to_string(op.n_heads) + "·" + std::to_string(op.head_dim) + "], heads divisible by " + std::to_string(op.n_kv_heads));
   }
   return plan.add(op, {q}, qs);
 }

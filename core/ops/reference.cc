@@ -166,10 +166,14 @@ void run(const LastRow&, const OpViews& v, const Scalars&) {
 
 double activation_reference(Activation act, double x) {
   switch (act) {
-    case Activation::kSilu: return x / (1 + std::exp(-x));
-    case Activation::kGeluTanh: return 0.5 * x * (1 + std::tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));  // Hendrycks & Gimpel 2016
-    case Activation::kGeluErf: return 0.5 * x * (1 + std::erf(x * 0.7071067811865476));
-    case Activation::kRelu: return x > 0 ? x : 0;
+    case Activation::kSilu:
+      return x / (1 + std::exp(-x));
+    case Activation::kGeluTanh:
+      return 0.5 * x * (1 + std::tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));  // Hendrycks & Gimpel 2016
+    case Activation::kGeluErf:
+      return 0.5 * x * (1 + std::erf(x * 0.7071067811865476));
+    case Activation::kRelu:
+      return x > 0 ? x : 0;
   }
   return x;
 }

@@ -22,7 +22,9 @@ struct Computed {
   }
 };
 
-std::unexpected<Error> misfit(std::string what) { return err(Code::kArgumentInvalid, {{"what", std::move(what)}, {"fix", "Give a golden file that was made for this model."}}); }
+std::unexpected<Error> misfit(std::string what) {
+  return err(Code::kArgumentInvalid, {{"what", std::move(what)}, {"fix", "Give a golden file that was made for this model."}});
+}
 
 GoldenOutput compare_floats(const WeightTensor& expected, std::span<const float> got) {
   GoldenOutput out{.name = expected.name, .n = got.size()};
@@ -41,7 +43,8 @@ GoldenOutput compare_floats(const WeightTensor& expected, std::span<const float>
 GoldenOutput compare_ids(const WeightTensor& expected, std::span<const int32_t> got) {
   GoldenOutput out{.name = expected.name, .n = got.size()};
   const int32_t* want = expected.view().row<int32_t>(0);
-  out.passed = expected.dtype == Dtype::kI32 && uint64_t(expected.shape.elements()) == got.size() && std::equal(got.begin(), got.end(), want);
+  out.passed =
+      expected.dtype == Dtype::kI32 && uint64_t(expected.shape.elements()) == got.size() && std::equal(got.begin(), got.end(), want);
   return out;
 }
 
@@ -52,7 +55,8 @@ int32_t likeliest(std::span<const float> logits) { return int32_t(std::max_eleme
 Result<GoldenReport> golden_run(Model& model, std::span<const std::byte> golden) {
   SB_TRY(WeightStore file, safetensors_read(golden, "golden.safetensors"));
   const WeightTensor* input = file.find("in.input_ids");
-  if (!input || input->dtype != Dtype::kI32 || input->shape.elements() < 1) return misfit("golden.safetensors has no in.input_ids of integers");
+  if (!input || input->dtype != Dtype::kI32 || input->shape.elements() < 1)
+    return misfit("golden.safetensors has no in.input_ids of integers");
   const DecoderShape& shape = model.shape();
   const std::span<const int32_t> ids(input->view().row<int32_t>(0), size_t(input->shape.elements()));
   for (int32_t id : ids) {
@@ -61,7 +65,8 @@ Result<GoldenReport> golden_run(Model& model, std::span<const std::byte> golden)
   const int64_t n_tokens = int64_t(ids.size());
   const WeightTensor* greedy = file.find("out.greedy_ids");
   const int64_t n_greedy = greedy ? greedy->shape.elements() : 0;
-  if (n_tokens + n_greedy > shape.context) return err(Code::kPromptTooLong, {{"n_tokens", n_tokens + n_greedy}, {"context", shape.context}});
+  if (n_tokens + n_greedy > shape.context)
+    return err(Code::kPromptTooLong, {{"n_tokens", n_tokens + n_greedy}, {"context", shape.context}});
 
   // float32 in the cache too: the reference is float32.
   KvPages kv(int32_t(shape.n_layers), int32_t(shape.n_kv_heads * shape.head_dim), false);
@@ -94,7 +99,8 @@ Result<GoldenReport> golden_run(Model& model, std::span<const std::byte> golden)
     report.outputs.push_back(compare_ids(*greedy, answer));
     computed.add<int32_t>("out.greedy_ids", Dtype::kI32, {1, n_greedy}, answer);
   }
-  report.passed = !report.outputs.empty() && std::all_of(report.outputs.begin(), report.outputs.end(), [](const GoldenOutput& o) { return o.passed; });
+  report.passed =
+      !report.outputs.empty() && std::all_of(report.outputs.begin(), report.outputs.end(), [](const GoldenOutput& o) { return o.passed; });
   report.dump = write_safetensors(computed.entries);
   return report;
 }
@@ -105,7 +111,12 @@ std::string GoldenReport::json() const {
   j["outputs"] = OrderedJson::array();
   for (const GoldenOutput& o : outputs) {
     const bool ids = o.name == "out.greedy_ids";
-    j["outputs"].push_back({{"name", o.name}, {"n", o.n}, {"max_abs", o.max_abs}, {"worst", o.worst}, {"tolerance", ids ? 0.0 : kGoldenTolerance}, {"passed", o.passed}});
+    j["outputs"].push_back({{"name", o.name},
+                            {"n", o.n},
+                            {"max_abs", o.max_abs},
+                            {"worst", o.worst},
+                            {"tolerance", ids ? 0.0 : kGoldenTolerance},
+                            {"passed", o.passed}});
   }
   return json_text(j);
 }

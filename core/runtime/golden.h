@@ -13,10 +13,10 @@ namespace sb {
 inline constexpr double kGoldenTolerance = 1e-3;
 
 struct GoldenOutput {
-  std::string name;        // "out.logits"
-  uint64_t n = 0;          // elements
-  double max_abs = 0;      // largest |a − b|
-  double worst = 0;        // largest |a − b| / (1 + |b|)
+  std::string name;    // "out.logits"
+  uint64_t n = 0;      // elements
+  double max_abs = 0;  // largest |a − b|
+  double worst = 0;    // largest |a − b| / (1 + |b|)
   bool passed = false;
 };
 

@@ -40,11 +40,15 @@ Result<std::unique_ptr<Model>> Model::open(ModelFiles files, std::shared_ptr<Dev
     const int64_t needed = op && op->by_position ? m.context_ : m.shape_.vocab;
     if (!op) continue;
     const Shape& table = probe->values()[size_t(node.inputs[0])].shape;
-    if (table[0] < needed) return err(Code::kShapeMismatch, {{"what", "The embedding"}, {"shape", table.text()}, {"expected", "at least " + std::to_string(needed) + " rows"}});
+    if (table[0] < needed)
+      return err(Code::kShapeMismatch,
+                 {{"what", "The embedding"}, {"shape", table.text()}, {"expected", "at least " + std::to_string(needed) + " rows"}});
   }
   for (const Output& output : probe->outputs()) {
     const Shape& logits = probe->values()[size_t(output.value)].shape;
-    if (logits[1] < m.shape_.vocab) return err(Code::kShapeMismatch, {{"what", "The head"}, {"shape", logits.text()}, {"expected", "at least " + std::to_string(m.shape_.vocab) + " columns"}});
+    if (logits[1] < m.shape_.vocab)
+      return err(Code::kShapeMismatch,
+                 {{"what", "The head"}, {"shape", logits.text()}, {"expected", "at least " + std::to_string(m.shape_.vocab) + " columns"}});
   }
   SB_TRY(m.programs_[std::make_tuple(int64_t(1), Pass::Logits::kLast, false)], m.device_->compile(std::move(probe)));
 
@@ -96,11 +100,13 @@ Result<std::string> Model::chat_prompt(const OrderedJson& request) const {
   if (!chat_template_) return err(Code::kTemplateMissing, {{"file", files_->file}});
   const OrderedJson* messages = json_find(request, "messages");
   if (!messages || !messages->is_array() || messages->empty()) {
-    return err(Code::kArgumentInvalid, {{"what", "\"messages\" must be a list with at least one {role, content}"}, {"fix", "Give [{\"role\": \"user\", \"content\": \"…\"}]."}});
+    return err(Code::kArgumentInvalid, {{"what", "\"messages\" must be a list with at least one {role, content}"},
+                                        {"fix", "Give [{\"role\": \"user\", \"content\": \"…\"}]."}});
   }
   for (const OrderedJson& message : *messages) {
     if (!json_string(message, "role")) {
-      return err(Code::kArgumentInvalid, {{"what", "A message has no \"role\""}, {"fix", "Every message is an object with role and content."}});
+      return err(Code::kArgumentInvalid,
+                 {{"what", "A message has no \"role\""}, {"fix", "Every message is an object with role and content."}});
     }
   }
   OrderedJson context = request;

@@ -11,7 +11,7 @@ struct OptionRow {
   const char* default_text;  // JSON text; a plain word for kString
   double min, max;           // used when max > min
   bool exclusive_min;
-  const char* one_of;        // comma-separated words for kString, or ""
+  const char* one_of;  // comma-separated words for kString, or ""
   const char* doc;
 };
 

@@ -27,9 +27,9 @@ class Sampler {
 
  private:
   SamplerOptions options_;
-  uint64_t state_[4];               // xoshiro256**, seeded by splitmix64
-  std::vector<uint8_t> seen_;       // [V] scratch
-  std::vector<int32_t> candidates_; // scratch
+  uint64_t state_[4];                // xoshiro256**, seeded by splitmix64
+  std::vector<uint8_t> seen_;        // [V] scratch
+  std::vector<int32_t> candidates_;  // scratch
 };
 
 }  // namespace sb

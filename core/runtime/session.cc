@@ -1,6 +1,7 @@
 #include "runtime/session.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/host.h"
 #include "option_tables.h"
@@ -55,7 +56,8 @@ Result<std::vector<int32_t>> Session::prompt_ids(const Options& options, std::st
 
 Status Session::start(std::string_view request_json) {
   if (answer_) return err(Code::kSessionBusy);
-  SB_TRY(Options options, Options::parse(request_json, kGenerateOptions, {"prompt", "messages", "ids", "tools", "add_generation_prompt"}));
+  SB_TRY(Options options,
+         Options::parse(request_json, kGenerateOptions, {"prompt", "messages", "ids", "tools", "add_generation_prompt", "date"}));
   SB_TRY(std::vector<int32_t> ids, prompt_ids(options, request_json));
   if (ids.empty()) return err(Code::kPromptEmpty);
   for (int32_t id : ids) {
@@ -80,6 +82,7 @@ Status Session::start(std::string_view request_json) {
   if (model_.tokenizer()) answer_->stream.emplace(*model_.tokenizer());
   answer_->max_tokens = options.integer("max_tokens");
   answer_->ignore_eos = options.flag("ignore_eos");
+  answer_->n_top = options.integer("top_logits");
   answer_->prompt = std::move(ids);
   answer_->n_done = answer_->n_cached = common;
   answer_->started_ms = host_now_ms();
@@ -117,9 +120,7 @@ Result<bool> Session::prefill() {
   a.prefilled_ms = host_now_ms();
   OrderedJson event = {{"type", "prefill"}, {"n_tokens", a.prompt.size()}, {"done", a.n_done}, {"ms", a.prefilled_ms - a.started_ms}};
   events_.push_back(json_text(event));
-  if (!last) return true;
-  SB_TRY(int32_t id, a.sampler.sample(program->output("logits").first(size_t(model_.shape().vocab)), cached_));
-  return accept(id);
+  return last ? choose(*program) : true;
 }
 
 Result<bool> Session::decode() {
@@ -127,7 +128,21 @@ Result<bool> Session::decode() {
   const int32_t newest = a.ids.back();
   SB_TRY(Program * program, model_.run({1, Pass::Logits::kLast, false}, {&newest, 1}, int64_t(cached_.size()), kv_));
   cached_.push_back(newest);
-  SB_TRY(int32_t id, a.sampler.sample(program->output("logits").first(size_t(model_.shape().vocab)), cached_));
+  return choose(*program);
+}
+
+Result<bool> Session::choose(Program& program) {
+  Answer& a = *answer_;
+  const std::span<float> logits = program.output("logits").first(size_t(model_.shape().vocab));
+  if (a.n_top > 0) {
+    std::vector<int32_t> order(logits.size());
+    std::iota(order.begin(), order.end(), 0);
+    const auto end = order.begin() + std::min<int64_t>(a.n_top, int64_t(order.size()));
+    std::partial_sort(order.begin(), end, order.end(), [&](int32_t x, int32_t y) { return logits[size_t(x)] > logits[size_t(y)]; });
+    a.top = OrderedJson::array();
+    for (auto id = order.begin(); id != end; ++id) a.top.push_back({{"id", *id}, {"logit", logits[size_t(*id)]}});
+  }
+  SB_TRY(int32_t id, a.sampler.sample(logits, cached_));
   return accept(id);
 }
 
@@ -145,6 +160,7 @@ Result<bool> Session::accept(int32_t id) {
   }
   a.text += text;
   OrderedJson event = {{"type", "token"}, {"id", id}, {"text", text}, {"ms", now - a.started_ms}};
+  if (a.n_top > 0) event["top"] = std::move(a.top);
   events_.push_back(json_text(event));
   if (a.stops.stopped()) return finish("stop");
   if (int64_t(a.ids.size()) >= a.max_tokens) return finish("length");

@@ -33,6 +33,8 @@ class Session {
     std::optional<TokenStream> stream;  // none when the model came without a tokenizer
     int64_t max_tokens = 0;
     bool ignore_eos = false;
+    int64_t n_top = 0;                 // likeliest ids to report with each token
+    OrderedJson top = {};              // of the newest token
     std::vector<int32_t> prompt = {};  // the whole prompt; its first n_done tokens are in the cache
     int64_t n_done = 0, n_cached = 0;
     std::vector<int32_t> ids = {};  // the answer
@@ -43,6 +45,7 @@ class Session {
   Result<std::vector<int32_t>> prompt_ids(const Options& options, std::string_view request_json) const;
   Result<bool> prefill();
   Result<bool> decode();
+  Result<bool> choose(Program& program);
   Result<bool> accept(int32_t id);
   void keep(int64_t n_tokens);
   bool finish(const char* reason);

@@ -35,9 +35,9 @@ enum class Dtype : uint8_t {
 
 struct DtypeRow {
   const char* name;
-  int32_t gguf;            // GGUF's type number, -1 if it has none
-  int64_t block;           // elements a block
-  int64_t bytes_per_block; // bytes
+  int32_t gguf;             // GGUF's type number, -1 if it has none
+  int64_t block;            // elements a block
+  int64_t bytes_per_block;  // bytes
 };
 
 inline constexpr DtypeRow kDtypeRows[] = {

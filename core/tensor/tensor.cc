@@ -24,7 +24,8 @@ Result<uint64_t> dense_bytes(Dtype dtype, const Shape& shape) {
   if (shape.rank() > 0 && shape[-1] % row.block != 0) return refuse("rows that are whole blocks of the type");
   if (shape.rank() == 0 && row.block != 1) return refuse("rows that are whole blocks of the type");
   uint64_t blocks = n / uint64_t(row.block), n_bytes = 0;
-  if (__builtin_mul_overflow(blocks, uint64_t(row.bytes_per_block), &n_bytes) || n_bytes > uint64_t(INT64_MAX)) return refuse("a size below 2^63 bytes");
+  if (__builtin_mul_overflow(blocks, uint64_t(row.bytes_per_block), &n_bytes) || n_bytes > uint64_t(INT64_MAX))
+    return refuse("a size below 2^63 bytes");
   return n_bytes;
 }
 

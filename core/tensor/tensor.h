@@ -49,7 +49,9 @@ struct TensorView {
   int64_t row_bytes = 0;
 
   template <class T>
-  const T* row(int64_t r) const { return reinterpret_cast<const T*>(data + r * row_bytes); }
+  const T* row(int64_t r) const {
+    return reinterpret_cast<const T*>(data + r * row_bytes);
+  }
   const std::byte* row_bytes_at(int64_t r) const { return data + r * row_bytes; }
 };
 
@@ -60,7 +62,9 @@ struct MutableTensorView {
   int64_t row_bytes = 0;
 
   template <class T>
-  T* row(int64_t r) const { return reinterpret_cast<T*>(data + r * row_bytes); }
+  T* row(int64_t r) const {
+    return reinterpret_cast<T*>(data + r * row_bytes);
+  }
   operator TensorView() const { return {data, dtype, shape, row_bytes}; }
 };
 

@@ -44,7 +44,8 @@ export async function openHarness(name, { mounts = {}, serverOptions = {}, brows
 export async function pageJob(page, start, job, onEvent) {
   await page.browser.evaluate((name, what) => window[name](what), start, job);
   for (;;) {
-    for (const event of await page.browser.evaluate(() => window.nextEvents())) {
+    // As text: WebDriver would sort the keys.
+    for (const event of JSON.parse(await page.browser.evaluate(async () => JSON.stringify(await window.nextEvents())))) {
       if (event.over) return;
       onEvent(event);
     }

@@ -32,10 +32,11 @@ const TYPES = {
  * @param {Record<string, string>} options.mounts URL prefix (ending with '/') or exact URL path → folder or file
  * @param {number} [options.port] 0 takes a free one
  * @param {boolean} [options.isolation] send COOP and COEP, so that the page gets SharedArrayBuffer
+ * @param {Record<string, (server: { requests: object[] }) => unknown>} [options.routes] exact URL path → what to answer as JSON
  * @param {(request: { path: string, range: string | undefined, count: number }) => Fault | undefined} [options.fault]
  * @returns {Promise<{ url: string, requests: { path: string, range: string | undefined, status: number }[], close: () => Promise<void> }>}
  */
-export async function serve({ mounts, port = 0, isolation = true, fault = () => undefined }) {
+export async function serve({ mounts, port = 0, isolation = true, routes = {}, fault = () => undefined }) {
   const requests = [];
   const counts = new Map();
   // The longest prefix wins.
@@ -71,6 +72,7 @@ export async function serve({ mounts, port = 0, isolation = true, fault = () => 
       requests.push({ path, range, status });
       response.writeHead(status, { ...headers, ...more });
     };
+    if (routes[path]) return finish(200, { 'Content-Type': TYPES['.json'] }), response.end(JSON.stringify(routes[path]({ requests })));
     if (bad.status) return finish(bad.status), response.end(`${bad.status}\n`);
     if (request.method !== 'GET' && request.method !== 'HEAD') return finish(405), response.end();
 
@@ -108,7 +110,8 @@ export async function serve({ mounts, port = 0, isolation = true, fault = () => 
 
     const cut = bad.cutAfter !== undefined && bad.cutAfter < end - start;
     if (cut) end = start + bad.cutAfter;
-    const bytes = createReadStream(file, { start, end: Math.max(start, end - 1) });
+    if (start === end) return response.write('', () => response.socket?.destroySoon?.());
+    const bytes = createReadStream(file, { start, end: end - 1 });
     bytes.on('error', () => response.destroy());
     response.on('close', () => bytes.destroy());
     if (!cut) return bytes.pipe(response);

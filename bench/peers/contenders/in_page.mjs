@@ -3,7 +3,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { chromium, fresh_profile, open_page, serve } from '../browser.mjs';
+import { chromium, drop_profile, fresh_profile, open_page, serve } from '../browser.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 
@@ -27,7 +27,7 @@ export function in_page({ name, version, is_ours = false, adapter, folders, down
       await (await open_page(page)).stop(); // fills the cache; what is measured is a visitor who comes back
       return {
         start: () => open_page(page),
-        async close() { server.close(); fs.rmSync(profile, { recursive: true, force: true, maxRetries: 5 }); },
+        async close() { server.close(); drop_profile(profile); },
       };
     },
   };

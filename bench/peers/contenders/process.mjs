@@ -17,9 +17,10 @@ export async function talk(command, args, options = {}) {
   });
   const fail = (e) => { ended = e; for (const w of waiting.splice(0)) w.reject(e); };
   child.on('error', fail);
+  child.stdin.on('error', fail); // it has died: EPIPE
   child.on('close', (code) => fail(new Error(`${command} ended with ${code}\n${complaints}`)));
   const next = () => new Promise((resolve, reject) => (spare.length ? resolve(spare.shift()) : ended ? reject(ended) : waiting.push({ resolve, reject })));
-  const ask = (request) => { child.stdin.write(JSON.stringify(request) + '\n'); return next().then((a) => { if (a.error) throw new Error(a.error); return a; }); };
+  const ask = (request) => { if (ended) return Promise.reject(ended); child.stdin.write(JSON.stringify(request) + '\n'); return next().then((a) => { if (a.error) throw new Error(a.error); return a; }); };
   return { ready: await next(), ask, async stop() { if (ended) return; const done = new Promise((r) => child.on('close', r)); child.stdin.end(); await done; } };
 }
 

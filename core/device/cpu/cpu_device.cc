@@ -56,7 +56,8 @@ class CpuProgram final : public Program {
     const Value& v = value(index);
     if (v.kind == ValueKind::kActivation) return {arena + offset(index), v.dtype, v.shape, row_bytes(index)};
     SB_ASSERT(v.kind != ValueKind::kIds);
-    if (!floats[size_t(index)].empty()) return {reinterpret_cast<std::byte*>(const_cast<float*>(floats[size_t(index)].data())), Dtype::kF32, v.shape, 4 * v.shape[-1]};
+    if (!floats[size_t(index)].empty())
+      return {reinterpret_cast<std::byte*>(const_cast<float*>(floats[size_t(index)].data())), Dtype::kF32, v.shape, 4 * v.shape[-1]};
     return {const_cast<std::byte*>(v.weight.data), v.dtype, v.shape, v.weight.row_bytes};
   }
 
@@ -87,7 +88,8 @@ class Lowering {
 
  private:
   bool packs(const Node& node) const {
-    return table_.pack && std::holds_alternative<MatMul>(node.op) && matmul_packs(p_.value(node.inputs[1]).dtype, p_.value(node.inputs[0]).shape[0]);
+    return table_.pack && std::holds_alternative<MatMul>(node.op) &&
+           matmul_packs(p_.value(node.inputs[1]).dtype, p_.value(node.inputs[0]).shape[0]);
   }
 
   void lower(const Node& node) {

@@ -40,7 +40,8 @@ struct PackedRow {
   static int64_t n_bytes(int64_t k) { return (2 * k + k / 8 + k / 4 + 63) / 64 * 64; }
   static PackedRow at(const std::byte* base, int64_t row, int64_t k) {
     const std::byte* p = base + row * n_bytes(k);
-    return {reinterpret_cast<const int16_t*>(p), reinterpret_cast<const float*>(p + 2 * k), reinterpret_cast<const float*>(p + 2 * k + k / 8)};
+    return {reinterpret_cast<const int16_t*>(p), reinterpret_cast<const float*>(p + 2 * k),
+            reinterpret_cast<const float*>(p + 2 * k + k / 8)};
   }
 };
 
@@ -54,8 +55,8 @@ inline constexpr int64_t kAttentionRows = 16;
 struct KernelTable {
   const char* isa;
   Kernel by_op[kOpCount];
-  Kernel pack;                                                          // views.in[0] → packed
-  int64_t (*scratch_bytes)(const Plan& plan, int64_t context);          // a thread, for any step of the plan
+  Kernel pack;                                                  // views.in[0] → packed
+  int64_t (*scratch_bytes)(const Plan& plan, int64_t context);  // a thread, for any step of the plan
 };
 
 /// The instruction sets of this build, best first, "scalar" last; those that this machine lacks are left out.

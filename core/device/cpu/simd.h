@@ -32,9 +32,9 @@ inline constexpr int kTileTokens = kLanes == 16 ? 6 : 3;
 typedef float F32 __attribute__((vector_size(4 * kLanes)));
 typedef int32_t I32 __attribute__((vector_size(4 * kLanes)));
 typedef uint32_t U32 __attribute__((vector_size(4 * kLanes)));
-typedef int16_t I16 __attribute__((vector_size(4 * kLanes)));           // 2 · kLanes
-typedef uint16_t U16half __attribute__((vector_size(2 * kLanes)));      // kLanes
-typedef int8_t I8lanes __attribute__((vector_size(kLanes)));            // kLanes
+typedef int16_t I16 __attribute__((vector_size(4 * kLanes)));       // 2 · kLanes
+typedef uint16_t U16half __attribute__((vector_size(2 * kLanes)));  // kLanes
+typedef int8_t I8lanes __attribute__((vector_size(kLanes)));        // kLanes
 typedef int8_t I8x16 __attribute__((vector_size(16)));
 typedef uint8_t U8x16 __attribute__((vector_size(16)));
 
@@ -45,7 +45,9 @@ inline V load(const void* from) {
   return v;
 }
 template <class V>
-inline void store(void* to, V v) { std::memcpy(to, &v, sizeof v); }
+inline void store(void* to, V v) {
+  std::memcpy(to, &v, sizeof v);
+}
 
 inline F32 splat(float x) { return F32{} + x; }
 inline F32 to_f32(I32 v) { return __builtin_convertvector(v, F32); }
@@ -115,7 +117,8 @@ inline Group widen(I8x16 low, I8x16 high) {
   Group g;
 #if defined(__AVX512F__)
   typedef int8_t I8x32 __attribute__((vector_size(32)));
-  I8x32 all = __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31);
+  I8x32 all = __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24,
+                                      25, 26, 27, 28, 29, 30, 31);
   g.v[0] = __builtin_convertvector(all, I16);
 #elif defined(__AVX2__)
   g.v[0] = __builtin_convertvector(low, I16);

@@ -5,8 +5,8 @@
 
 namespace sb {
 
-#define SB_ISA_TABLE(isa) \
-  namespace isa {         \
+#define SB_ISA_TABLE(isa)          \
+  namespace isa {                  \
   extern const KernelTable kTable; \
   }
 #ifdef SB_HAS_avx512
@@ -47,7 +47,8 @@ struct Found {
   Found() {
 #ifdef SB_HAS_avx512
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni")) {
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni")) {
       tables[n++] = &avx512::kTable;
     }
 #endif

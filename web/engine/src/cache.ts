@@ -42,12 +42,30 @@ export async function cachedFile(url: string): Promise<File | null> {
   }
 }
 
-export async function forget(url: string): Promise<void> {
+// That a folder has no such file is worth keeping, too: else every visit asks for its optional files again.
+const absent = (key: string) => `${key}-absent`;
+
+export async function isKnownAbsent(url: string): Promise<boolean> {
   try {
-    await (await folder())?.removeEntry(await keyOf(url));
+    return (await (await folder())?.getFileHandle(absent(await keyOf(url)))) !== undefined;
   } catch {
-    // It was not there.
+    return false;
   }
+}
+
+export async function keepAbsence(url: string): Promise<void> {
+  try {
+    await (await folder())?.getFileHandle(absent(await keyOf(url)), { create: true });
+  } catch {
+    // Then the next visit asks again.
+  }
+}
+
+export async function forget(url: string): Promise<void> {
+  const dir = await folder();
+  if (!dir) return;
+  const key = await keyOf(url);
+  for (const name of [key, absent(key)]) await dir.removeEntry(name).catch(() => {});
 }
 
 /** A download on its way into storage. */

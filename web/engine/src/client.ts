@@ -1,8 +1,7 @@
 // The page's side of one worker: requests out, answers in. When the worker breaks, everything that waits for it is told.
 import { abortError, failure, fromPlain } from './errors.ts';
-import type { FromWorker, ThreadBlock, ToWorker, WorkerPort } from './messages.ts';
+import type { FromWorker, ToWorker, WorkerPort } from './messages.ts';
 import type { Progress } from './types.ts';
-import { sharedMemory } from './wasm.ts';
 
 interface Waiting {
   resolve(value: never): void;
@@ -45,10 +44,12 @@ export class Client {
   ): Promise<{ client: Client; capabilities: Record<string, unknown> }> {
     const client = new Client(platform);
     try {
-      const memory = threads > 1 ? sharedMemory() : undefined;
-      const poolSize = threads - 1;
-      const blocks = await client.ask<ThreadBlock[]>({ type: 'init', module, poolSize, ...(memory ? { memory } : {}) });
-      await Promise.all(blocks.map((block, i) => client.#startThread(module, memory!, block, i + 1)));
+      const channels = Array.from({ length: threads - 1 }, () => new MessageChannel());
+      const pool = channels.map(({ port1 }) => port1);
+      await Promise.all([
+        client.ask({ type: 'init', module, pool }, { transfer: pool }),
+        ...channels.map(({ port2 }) => client.#startThread(port2)),
+      ]);
       return { client, capabilities: await client.ask({ type: 'engine', options }) };
     } catch (error) {
       client.#end();
@@ -63,12 +64,12 @@ export class Client {
   /** Sends a request. `signal` stops it: the worker is told, and the promise rejects at once. */
   ask<T>(
     message: Unnumbered<ToWorker>,
-    more: { signal?: AbortSignal | undefined; onProgress?: ((progress: Progress) => void) | undefined } = {},
+    more: { signal?: AbortSignal | undefined; onProgress?: ((progress: Progress) => void) | undefined; transfer?: Transferable[] } = {},
   ): Promise<T> {
-    const { signal, onProgress } = more;
+    const { signal, onProgress, transfer } = more;
     return new Promise<T>((resolve, reject) => {
       if (signal?.aborted) return reject(abortError(signal.reason));
-      const id = this.#send(message, { resolve, reject, onProgress });
+      const id = this.#send(message, { resolve, reject, onProgress }, transfer);
       const stop = () => {
         this.#settle(id)?.reject(abortError(signal!.reason));
         this.cancel(id);
@@ -113,7 +114,7 @@ export class Client {
     this.#end();
   }
 
-  #send(message: Unnumbered<ToWorker>, waiting: Waiting): number {
+  #send(message: Unnumbered<ToWorker>, waiting: Waiting, transfer?: Transferable[]): number {
     const id = this.#nextId++;
     if (this.#failed) {
       waiting.reject(this.#failed);
@@ -121,7 +122,7 @@ export class Client {
     }
     this.#waiting.set(id, waiting);
     this.#port.setBusy?.(true);
-    this.#port.post({ ...message, id } as ToWorker);
+    this.#port.post({ ...message, id } as ToWorker, transfer);
     return id;
   }
 
@@ -151,7 +152,7 @@ export class Client {
     }
   }
 
-  #startThread(module: WebAssembly.Module, memory: WebAssembly.Memory, block: ThreadBlock, index: number): Promise<void> {
+  #startThread(channel: MessagePort): Promise<void> {
     const port = this.#platform.spawn();
     this.#pool.push(port);
     return new Promise((resolve, reject) => {
@@ -164,7 +165,7 @@ export class Client {
         if (message.type === 'poolReady') resolve();
         else if (message.type === 'fatal') fail(message.why);
       });
-      port.post({ type: 'pool', module, memory, block, index });
+      port.post({ type: 'pool', port: channel }, [channel]);
     });
   }
 

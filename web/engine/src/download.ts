@@ -1,6 +1,6 @@
 // One file from a URL, read mostly from front to back: one stream feeds the reads as they come and the cache on the side, so that the
 // file is never whole in JavaScript. A cut connection is taken up where it broke, when the server can.
-import { CacheWriter, cachedFile, forget } from './cache.ts';
+import { CacheWriter, cachedFile, forget, isKnownAbsent, keepAbsence } from './cache.ts';
 import { abortError, failure, isAbort, reasonOf } from './errors.ts';
 import type { CacheMode } from './messages.ts';
 
@@ -39,7 +39,8 @@ export class BlobFile implements ModelFile {
   async close(): Promise<void> {}
 }
 
-const RETRIES = 4;  // without a byte in between; anything that arrives starts the count anew
+const RETRIES = 4;
+const PROGRESS_BYTES = 1 << 16;  // that many since the last cut start the count anew; fewer are no sign of life
 const RETRIES_OPEN = 2;
 const FIRST_DELAY_MS = 200;
 const SKIP_BYTES = 1 << 20;  // reading past this much is cheaper than a new request
@@ -61,6 +62,8 @@ export class UrlFile implements ModelFile {
   #early: Uint8Array | null = null;  // came while the front of a restarted stream was skipped
   #writer: CacheWriter | null = null;
   #nWritten = 0;
+  #nCuts = 0;
+  #cutAt = 0;
 
   /** `isOptional`: an answer 404 means that there is no such file, not a failure. */
   constructor(url: string, cache: CacheMode, isOptional: boolean, abort: AbortSignal) {
@@ -77,6 +80,7 @@ export class UrlFile implements ModelFile {
       this.#useWhole(kept, true);
       return this.#size!;
     }
+    if (this.#cache === 'default' && this.#isOptional && (await isKnownAbsent(this.#url))) return (this.#size = null);
     if (this.#cache === 'reload') await forget(this.#url);
     if (!(await this.#open(0))) return (this.#size = null);
     if (this.#cache !== 'off') this.#writer = await CacheWriter.open(this.#url);
@@ -108,6 +112,7 @@ export class UrlFile implements ModelFile {
   }
 
   async close(isGood: boolean): Promise<void> {
+    if (isGood && this.#size === null && this.#cache !== 'off') await keepAbsence(this.#url);
     try {
       if (isGood && this.#writer && !this.#whole) {
         while (this.#position < this.#size!) await this.#take(Infinity);
@@ -152,7 +157,7 @@ export class UrlFile implements ModelFile {
 
   // A piece from the network, taking up a cut connection.
   async #next(): Promise<Uint8Array> {
-    for (let attempt = 0; ; attempt++) {
+    for (;;) {
       let why: unknown;
       try {
         if (!this.#reader && !(await this.#open(this.#position))) throw failure('kHttpStatus', { url: this.#url, status: 404 });
@@ -161,10 +166,7 @@ export class UrlFile implements ModelFile {
         if (early) return early;
         const { value, done } = await this.#reader!.read();
         if (value?.length) return value;
-        if (!done) {
-          attempt--;
-          continue;
-        }
+        if (!done) continue;
         why = new Error(`the connection ended at byte ${this.#position} of ${this.#size}`);
       } catch (error) {
         if (this.#abort.aborted || isAbort(error)) throw abortError(this.#abort.reason);
@@ -173,11 +175,13 @@ export class UrlFile implements ModelFile {
       }
       await this.#hangUp();
       const canResume = this.#hasRanges || this.#position === 0;
-      if (attempt >= RETRIES || !canResume) {
+      if (this.#position - this.#cutAt >= PROGRESS_BYTES) this.#nCuts = 0;
+      this.#cutAt = this.#position;
+      if (this.#nCuts++ >= RETRIES || !canResume) {
         const note = canResume ? '' : ', and the server cannot resume a download';
         throw failure('kDownloadFailed', { url: this.#url, why: reasonOf(why) + note }, why);
       }
-      await delay(FIRST_DELAY_MS * 2 ** attempt, this.#abort);
+      await delay(FIRST_DELAY_MS * 2 ** (this.#nCuts - 1), this.#abort);
     }
   }
 

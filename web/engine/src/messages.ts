@@ -7,15 +7,24 @@ export interface ThreadBlock {
   tls: number;
 }
 
+/** What a pool thread needs. The core's worker sends it straight to the thread's: memory that the page has once seen stays reserved until
+ * the page's own garbage collector runs, which may be after hundreds of megabytes. */
+export interface PoolThread {
+  module: WebAssembly.Module;
+  memory: WebAssembly.Memory;
+  block: ThreadBlock;
+  index: number;
+}
+
 export type ToWorker =
-  | { type: 'init'; id: number; module: WebAssembly.Module; memory?: WebAssembly.Memory; poolSize: number }
+  | { type: 'init'; id: number; module: WebAssembly.Module; pool: MessagePort[] }
   | { type: 'engine'; id: number; options: string }
   | { type: 'load'; id: number; source: Source; options: string; cache: CacheMode }
   | { type: 'start'; id: number; request: string }
   | { type: 'cancel'; id: number }
   | { type: 'call'; id: number; call: Call }
   | { type: 'close' }
-  | { type: 'pool'; module: WebAssembly.Module; memory: WebAssembly.Memory; block: ThreadBlock; index: number };
+  | { type: 'pool'; port: MessagePort };
 
 export type CacheMode = 'default' | 'reload' | 'off';
 

@@ -46,7 +46,7 @@ export class Model implements AsyncDisposable {
       asked = isChat ? { messages: [{ role: 'user', content: prompt }] } : { prompt };
     } else {
       const list = Array.from(prompt as ArrayLike<Message | number>);
-      asked = typeof list[0] === 'number' ? { ids: list } : { messages: list };
+      asked = typeof list[0] === 'object' ? { messages: list } : { ids: list };
     }
     const request = coreOptions(options, generateOptionNames, ['raw', 'signal'], asked);
     const busy = this.#isBusy;

@@ -2,9 +2,9 @@
 // message queue, so that a cancel, or a question about memory, is heard within one step.
 import { failure, isAbort, reasonOf, SubbyteError, toPlain } from './errors.ts';
 import { bring, type Opener } from './load.ts';
-import type { CacheMode, Call, FromWorker, Port, ToWorker } from './messages.ts';
+import type { CacheMode, Call, FromWorker, PoolThread, Port, ToWorker } from './messages.ts';
 import type { Source } from './types.ts';
-import { Core, FatalError } from './wasm.ts';
+import { Core, FatalError, sharedMemory } from './wasm.ts';
 
 export type MakeOpener = (source: Source, cache: CacheMode, abort: AbortSignal) => Opener;
 
@@ -27,7 +27,10 @@ export function serve(port: Port<ToWorker, FromWorker>, makeOpener: MakeOpener, 
   };
 
   port.onMessage((message) => {
-    if (message.type === 'pool') return void becomePoolThread(message);
+    if (message.type === 'pool') {
+      message.port.onmessage = (event: MessageEvent<PoolThread>) => void becomePoolThread(event.data);
+      return;
+    }
     guarded('id' in message ? message.id : 0, () => handle(message));
   });
 
@@ -56,9 +59,12 @@ export function serve(port: Port<ToWorker, FromWorker>, makeOpener: MakeOpener, 
     switch (message.type) {
       case 'init':
         return (async () => {
-          core = await Core.create(message.module, message.memory);
+          const { module, pool } = message;
+          const memory = pool.length ? sharedMemory() : undefined;
+          core = await Core.create(module, memory);
           core.initialize();
-          answer(message.id, Array.from({ length: message.poolSize }, () => core.threadBlock()));
+          pool.forEach((port, i) => port.postMessage({ module, memory: memory!, block: core.threadBlock(), index: i + 1 } satisfies PoolThread));
+          answer(message.id, null);
         })();
       case 'engine':
         engine = core.handle('sb_engine_create', message.options);
@@ -186,14 +192,14 @@ export function serve(port: Port<ToWorker, FromWorker>, makeOpener: MakeOpener, 
   }
 
   // From here on this worker is a thread of another's core: it does not come back to its messages.
-  async function becomePoolThread(message: Extract<ToWorker, { type: 'pool' }>): Promise<void> {
+  async function becomePoolThread({ module, memory, block, index }: PoolThread): Promise<void> {
     try {
-      const thread = await Core.create(message.module, message.memory);
-      thread.becomeThread(message.block);
+      const thread = await Core.create(module, memory);
+      thread.becomeThread(block);
       port.post({ type: 'poolReady' });
-      thread.call('sb_worker_run', message.index);
+      thread.call('sb_worker_run', index);
     } catch (error) {
-      port.post({ type: 'fatal', why: `thread ${message.index}: ${reasonOf(error)}` });
+      port.post({ type: 'fatal', why: `thread ${index}: ${reasonOf(error)}` });
     }
   }
 }

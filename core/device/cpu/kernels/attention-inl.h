@@ -21,7 +21,9 @@ inline void load_cached(const std::byte* from, bool half, int64_t n, float* to) 
 
 struct AttentionScratch {
   float *queries, *sums, *element, *scores;
-  static int64_t n_floats(int64_t head_dim, int64_t context) { return 2 * kAttentionRows * padded(head_dim) + padded(head_dim) + kAttentionRows * ((context + 15) / 16 * 16); }
+  static int64_t n_floats(int64_t head_dim, int64_t context) {
+    return 2 * kAttentionRows * padded(head_dim) + padded(head_dim) + kAttentionRows * ((context + 15) / 16 * 16);
+  }
 };
 
 inline void attention(const Step& step, const Scalars& scalars, const Worker& worker) {
@@ -40,8 +42,10 @@ inline void attention(const Step& step, const Scalars& scalars, const Worker& wo
 
   const int64_t n_pieces = op.n_kv_heads * head_blocks * token_blocks;
   for (int64_t piece = worker.thread; piece < n_pieces; piece += worker.n_threads) {
-    const int64_t kv_head = piece % op.n_kv_heads, head0 = piece / op.n_kv_heads % head_blocks * heads_at_once, t0 = piece / op.n_kv_heads / head_blocks * tokens_at_once;
-    const int64_t n_heads = std::min(heads_at_once, group - head0), n_queries = std::min(tokens_at_once, n_tokens - t0), n_rows = n_heads * n_queries;
+    const int64_t kv_head = piece % op.n_kv_heads, head0 = piece / op.n_kv_heads % head_blocks * heads_at_once,
+                  t0 = piece / op.n_kv_heads / head_blocks * tokens_at_once;
+    const int64_t n_heads = std::min(heads_at_once, group - head0), n_queries = std::min(tokens_at_once, n_tokens - t0),
+                  n_rows = n_heads * n_queries;
     // Row r is head r % n_heads of token r / n_heads; it sees tokens first_seen … last_seen of the cache.
     auto last_seen = [&](int64_t r) { return scalars.position + t0 + r / n_heads; };
     auto first_seen = [&](int64_t r) { return op.window > 0 ? std::max<int64_t>(0, last_seen(r) + 1 - op.window) : 0; };
@@ -74,7 +78,8 @@ inline void attention(const Step& step, const Scalars& scalars, const Worker& wo
       std::fill(row + to, row + (n + 15) / 16 * 16, -1e30f);
       float top = -1e30f;
       if (op.softcap > 0) {
-        for (int64_t j = 0; j < n; j += kLanes) store(row + j, max(tanh(load<F32>(row + j) * (1.0f / op.softcap)) * op.softcap, splat(-1e30f)));
+        for (int64_t j = 0; j < n; j += kLanes)
+          store(row + j, max(tanh(load<F32>(row + j) * (1.0f / op.softcap)) * op.softcap, splat(-1e30f)));
         std::fill(row, row + from, -1e30f);
         std::fill(row + to, row + (n + 15) / 16 * 16, -1e30f);
       }
@@ -92,7 +97,8 @@ inline void attention(const Step& step, const Scalars& scalars, const Worker& wo
       load_cached(kv.row(j, op.layer, 1) + kv_head * dh * element_bytes, kv.half(), dh, s.element);
       for (int64_t r = 0; r < n_rows; ++r) {
         const F32 p = splat(s.scores[r * stride + j - begin]);
-        for (int64_t i = 0; i < wide; i += kLanes) store(s.sums + r * wide + i, mul_add(p, load<F32>(s.element + i), load<F32>(s.sums + r * wide + i)));
+        for (int64_t i = 0; i < wide; i += kLanes)
+          store(s.sums + r * wide + i, mul_add(p, load<F32>(s.element + i), load<F32>(s.sums + r * wide + i)));
       }
     }
     for (int64_t r = 0; r < n_rows; ++r) {

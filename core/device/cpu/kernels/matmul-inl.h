@@ -150,7 +150,8 @@ inline void tile(const float* w, const float* const* x, int64_t n, float (&y)[4]
 }
 
 template <int kTokens>
-inline void tile_rows(const float* weights, const TensorView& x, int64_t t0, int64_t first, int64_t n, int64_t row0, int64_t n_rows, const MutableTensorView& out, const float* bias) {
+inline void tile_rows(const float* weights, const TensorView& x, int64_t t0, int64_t first, int64_t n, int64_t row0, int64_t n_rows,
+                      const MutableTensorView& out, const float* bias) {
   const float* xs[kTokens];
   for (int t = 0; t < kTokens; ++t) xs[t] = x.row<float>(t0 + t) + first;
   for (int64_t r = 0; r < n_rows; r += 4) {

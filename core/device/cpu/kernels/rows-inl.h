@@ -64,7 +64,8 @@ inline void layer_norm(const Step& step, const Scalars&, const Worker& worker) {
     float variance = sum(squares);
     for (int64_t j = whole; j < width; ++j) variance += (from[j] - mean) * (from[j] - mean);
     const float scale = 1.0f / std::sqrt(variance / float(width) + op.eps);
-    for (int64_t j = 0; j < whole; j += kLanes) store(to + j, mul_add((load<F32>(from + j) - mean) * scale, load<F32>(gain + j), load<F32>(bias + j)));
+    for (int64_t j = 0; j < whole; j += kLanes)
+      store(to + j, mul_add((load<F32>(from + j) - mean) * scale, load<F32>(gain + j), load<F32>(bias + j)));
     for (int64_t j = whole; j < width; ++j) to[j] = (from[j] - mean) * scale * gain[j] + bias[j];
   }
 }
@@ -167,15 +168,20 @@ inline void elementwise(const Step& step, const Worker& worker, int second, F f)
 template <class F>
 inline void with_activation(Activation a, F f) {
   switch (a) {
-    case Activation::kSilu: return f([](F32 x) { return act<Activation::kSilu>(x); });
-    case Activation::kGeluTanh: return f([](F32 x) { return act<Activation::kGeluTanh>(x); });
-    case Activation::kGeluErf: return f([](F32 x) { return act<Activation::kGeluErf>(x); });
-    case Activation::kRelu: return f([](F32 x) { return act<Activation::kRelu>(x); });
+    case Activation::kSilu:
+      return f([](F32 x) { return act<Activation::kSilu>(x); });
+    case Activation::kGeluTanh:
+      return f([](F32 x) { return act<Activation::kGeluTanh>(x); });
+    case Activation::kGeluErf:
+      return f([](F32 x) { return act<Activation::kGeluErf>(x); });
+    case Activation::kRelu:
+      return f([](F32 x) { return act<Activation::kRelu>(x); });
   }
 }
 
 inline void glu(const Step& step, const Scalars&, const Worker& worker) {
-  with_activation(std::get<Glu>(*step.op).act, [&](auto a) { elementwise(step, worker, 1, [&](F32 gate, F32 up) { return a(gate) * up; }); });
+  with_activation(std::get<Glu>(*step.op).act,
+                  [&](auto a) { elementwise(step, worker, 1, [&](F32 gate, F32 up) { return a(gate) * up; }); });
 }
 inline void activate(const Step& step, const Scalars&, const Worker& worker) {
   with_activation(std::get<Activate>(*step.op).act, [&](auto a) { elementwise(step, worker, 0, [&](F32 x, F32) { return a(x); }); });

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Every shelf of tests, or those named: lint unit ops golden session asan fuzz web. Called by ./dev test, which .ci/run calls.
+# Each shelf ends with its own runner's summary; the last lines say which shelves failed.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+source <(sed -n '/^cache=/,/^# ---- Commands/p' dev)  # set-up and builds, as ./dev has them
+
+shelves=("$@")
+[ ${#shelves[@]} -gt 0 ] || shelves=(lint unit ops golden session asan fuzz web)
+wants() { local s; for s in "${shelves[@]}"; do [ "$s" = "$1" ] && return 0; done; return 1; }
+wants_any() { local s; for s in "$@"; do wants "$s" && return 0; done; return 1; }
+failed=()
+# shelf NAME COMMAND…: runs it, remembers a failure, says how long it took.
+shelf() {
+  local name="$1" begin=$SECONDS; shift
+  say "== $name"
+  if "$@"; then say "== $name: passed in $((SECONDS - begin)) s"; else say "== $name: FAILED after $((SECONDS - begin)) s"; failed+=("$name"); fi
+}
+
+ctests() { ctest --test-dir "build/$1" --output-on-failure -j "$jobs" -L "^($2)\$" --no-tests=error; }
+
+# Each fuzzer runs a minute over its kept corpus; new finds stay outside the tree.
+fuzz_one() {
+  local target="$1" corpus="tests/fuzz/corpus/${1%_fuzz}" work
+  work="$(mktemp -d)"
+  mkdir -p "$corpus"
+  "build/fuzz/core/$target" -max_total_time="${SUBBYTE_FUZZ_S:-60}" -timeout=20 -rss_limit_mb=3000 -print_final_stats=1 -verbosity=0 -artifact_prefix="$work/" "$work" "$corpus" >"$work/log" 2>&1
+  local status=$?
+  if [ $status -eq 0 ]; then
+    echo "$target: $(grep -o 'number_of_executed_units: [0-9]*' "$work/log" | grep -o '[0-9]*') runs, no finding"; rm -rf "$work"
+  else
+    tail -60 "$work/log"; ls "$work"; echo "$target: FOUND SOMETHING (kept in $work)"
+  fi
+  return $status
+}
+export -f fuzz_one
+fuzzers() { printf '%s\n' gguf_fuzz safetensors_fuzz tokenizer_fuzz chat_template_fuzz | xargs -P "$jobs" -I{} bash -c 'fuzz_one {}'; }
+
+wasm_golden() { local folders=(); for f in tests/golden/*/golden.safetensors; do folders+=("$(dirname "$f")"); done; node web/harness/golden.mjs --backend node "${folders[@]}"; }
+sessions() { node tests/sessions/run.mjs --backend "$1" --model "$model"; }
+
+wants_any unit ops golden session && { build_native all || failed+=("build release"); }
+wants lint && shelf lint ./dev lint
+wants unit && shelf unit ctests release unit
+wants ops && shelf ops ctests release ops
+if wants_any golden session web; then build_web || failed+=("build web"); need_model || failed+=("model"); fi
+if wants golden; then
+  shelf "golden, native" ctests release golden
+  shelf "golden, WebAssembly" wasm_golden
+fi
+if wants session; then
+  need_packages $browser_packages
+  for backend in native node chromium; do shelf "session, $backend" sessions "$backend"; done
+fi
+if wants asan; then
+  need_packages $build_packages
+  build asan all && shelf "asan and ubsan" ctests asan 'unit|ops|golden' || failed+=("build asan")
+fi
+if wants fuzz; then
+  need_packages $build_packages
+  build fuzz gguf_fuzz safetensors_fuzz tokenizer_fuzz chat_template_fuzz && shelf fuzz fuzzers || failed+=("build fuzz")
+fi
+if wants web; then
+  need_packages $all_browser_packages
+  shelf web node --test --test-concurrency=1 tests/web/
+fi
+
+if [ ${#failed[@]} -gt 0 ]; then
+  printf 'FAILED: %s\n' "${failed[@]}"
+  exit 1
+fi
+echo "All shelves passed: ${shelves[*]}"

@@ -1,0 +1,165 @@
+// The strip under the composer: how fast, on what, in how much memory; and the details behind each figure.
+import type { Capabilities, MemoryReport, Model, Usage } from 'subbyte';
+
+import { h, part, setText } from './dom.ts';
+import { bytes, count, duration, rate } from './format.ts';
+
+const TAGS: [keyof MemoryReport['byTag'], string][] = [
+  ['weights', 'Weights'],
+  ['kv', 'Conversation (KV cache)'],
+  ['activations', 'Activations'],
+  ['staging', 'Staging'],
+  ['scratch', 'Scratch'],
+  ['host', 'Tokenizer and the rest'],
+];
+
+const BUILDS: Record<Capabilities['build'], string> = {
+  simd: 'SIMD',
+  relaxed: 'relaxed SIMD',
+  'relaxed-threads': 'relaxed SIMD, threads',
+};
+
+const MEMORY_MS = 1000; // asking costs the worker a little between two tokens
+
+const list = (rows: [string, string][]) => h('dl', {}, ...rows.flatMap(([name, value]) => [h('dt', {}, name), h('dd', {}, value)]));
+
+/** What is said of an answer. */
+export type Figures = Pick<Usage, 'completionTokens' | 'decodeTokensPerS' | 'firstTokenMs'>;
+
+export class Strip {
+  readonly #speed = part('tokens-per-s');
+  readonly #first = part('first-token');
+  readonly #device = part('device');
+  readonly #memory = part('memory');
+  readonly #context = part('context');
+  #model: Model | null = null;
+  #askedAt = 0;
+  #firstMs = 0;
+  #lastMs = 0;
+  #nTokens = 0;
+
+  constructor() {
+    for (const name of ['device', 'memory']) anchor(part(name), part(`${name}-details`));
+    part('memory-details').addEventListener('toggle', () => void this.refresh());
+  }
+
+  setCapabilities(here: Capabilities): void {
+    const threads = here.threads === 1 ? '1 thread' : `${here.threads} threads`;
+    setText(this.#device, `${here.device.toUpperCase()} · ${BUILDS[here.build]}${here.build === 'relaxed-threads' ? ` × ${here.threads}` : `, ${threads}`}`);
+    this.#device.dataset['build'] = here.build;
+    this.#device.dataset['threads'] = String(here.threads);
+    const why = [...new Set([...here.buildWhy, ...(here.threads === 1 && here.threadsWhy ? [here.threadsWhy] : [])])];
+    part('device-details').replaceChildren(
+      h('h2', {}, 'Where it runs'),
+      list([
+        ['Device', here.device.toUpperCase()],
+        ['Build', `WebAssembly, ${BUILDS[here.build]}`],
+        ['Threads', here.threads === 1 ? '1' : `${here.threads} (${here.threadsWhy})`],
+        ['Kernels', here.isa],
+      ]),
+      ...(why.length
+        ? [h('h3', {}, 'Why not faster'), h('ul', { 'data-testid': 'why-not' }, ...why.map((reason) => h('li', {}, sentence(reason))))]
+        : [h('p', { class: 'quiet', 'data-testid': 'why-not' }, 'This is the fastest build there is, with every thread it can use.')]),
+    );
+  }
+
+  setModel(model: Model | null): void {
+    this.#model = model;
+    for (const item of [this.#speed, this.#first, this.#memory, this.#context]) item.hidden = true;
+    if (model) void this.refresh(true);
+  }
+
+  startAnswer(): void {
+    this.#nTokens = 0;
+    this.#speed.hidden = this.#first.hidden = true;
+  }
+
+  /** A token, `ms` after the question. */
+  token(ms: number): void {
+    if (this.#nTokens === 0) {
+      this.#firstMs = ms;
+      setText(this.#first, `first token ${duration(ms)}`);
+      this.#first.hidden = false;
+    }
+    this.#nTokens++;
+    this.#lastMs = ms;
+  }
+
+  /** Once a frame while an answer runs. */
+  show(): void {
+    if (this.#perSecond()) this.#showSpeed(this.#perSecond());
+    void this.refresh();
+  }
+
+  // 0 while there is nothing to divide by.
+  #perSecond(): number {
+    const seconds = (this.#lastMs - this.#firstMs) / 1000;
+    return this.#nTokens > 1 && seconds > 0 ? (this.#nTokens - 1) / seconds : 0;
+  }
+
+  /** `usage` is the core's own account; a stopped answer has only what was seen here. */
+  endAnswer(usage: Usage | null): Figures {
+    if (usage && usage.completionTokens > 1) this.#showSpeed(usage.decodeTokensPerS);
+    void this.refresh(true);
+    return usage ?? { completionTokens: this.#nTokens, decodeTokensPerS: this.#perSecond(), firstTokenMs: this.#firstMs };
+  }
+
+  async refresh(isAtOnce = false): Promise<void> {
+    const now = performance.now();
+    if (!this.#model || (!isAtOnce && now - this.#askedAt < MEMORY_MS)) return;
+    this.#askedAt = now;
+    const model = this.#model;
+    try {
+      const [memory, context] = await Promise.all([model.memory(), model.context()]);
+      if (model !== this.#model) return;
+      this.#showMemory(memory);
+      setText(this.#context, `context ${count(context.nTokens)} / ${count(context.context)}`);
+      this.#context.dataset['tokens'] = String(context.nTokens);
+      this.#context.classList.toggle('is-near', context.nTokens > 0.85 * context.context);
+      this.#context.hidden = false;
+    } catch {
+      // The model was closed meanwhile, or its worker broke: the next answer says so.
+    }
+  }
+
+  #showSpeed(perSecond: number): void {
+    setText(this.#speed, `${rate(perSecond)} tok/s`);
+    this.#speed.hidden = false;
+  }
+
+  #showMemory(memory: MemoryReport): void {
+    setText(this.#memory, bytes(memory.current));
+    this.#memory.dataset['bytes'] = String(memory.current);
+    this.#memory.hidden = false;
+    const total = Math.max(memory.current, 1);
+    const rows = TAGS.map(([tag, name]) => {
+      const books = memory.byTag[tag];
+      const bar = h('span', { class: 'share', 'aria-hidden': 'true' });
+      bar.style.setProperty('--share', String((books?.current ?? 0) / total));
+      return h('tr', { 'data-tag': tag }, h('th', { scope: 'row' }, name), h('td', {}, bytes(books?.current ?? 0)), h('td', { class: 'share-cell' }, bar));
+    });
+    part('memory-details').replaceChildren(
+      h('h2', {}, 'Memory'),
+      h('table', {}, h('tbody', {}, ...rows)),
+      list([
+        ['In use', bytes(memory.current)],
+        ['At the peak', bytes(memory.peak)],
+        ['Held from the browser', bytes(memory.wasmBytes)],
+      ]),
+    );
+  }
+}
+
+const sentence = (text: string) => `${text[0]?.toUpperCase() ?? ''}${text.slice(1)}${/[.!?]$/.test(text) ? '' : '.'}`;
+
+/** Opens `panel` above `button`, inside the window. */
+function anchor(button: HTMLElement, panel: HTMLElement): void {
+  panel.addEventListener('toggle', (event) => {
+    const isOpen = (event as ToggleEvent).newState === 'open';
+    button.setAttribute('aria-expanded', String(isOpen));
+    if (!isOpen) return;
+    const at = button.getBoundingClientRect();
+    panel.style.bottom = `${innerHeight - at.top + 8}px`;
+    panel.style.left = `${Math.max(8, Math.min(at.left, innerWidth - panel.offsetWidth - 8))}px`;
+  });
+}
