@@ -32,4 +32,5 @@ string(JOIN "," export_list ${exports})
 add_custom_command(TARGET subbyte_wasm POST_BUILD
   COMMAND ${NODE} ${CMAKE_SOURCE_DIR}/tools/check_wasm.mjs $<TARGET_FILE:subbyte_wasm> ${export_list}
   COMMAND ${NODE} ${CMAKE_SOURCE_DIR}/tools/size_report.mjs $<TARGET_FILE:subbyte_wasm>
+          ${CMAKE_SOURCE_DIR}/web/engine/dist/index.js ${CMAKE_SOURCE_DIR}/web/engine/dist/worker.js
   VERBATIM)

@@ -154,8 +154,8 @@ browserTest('fifty answers from one model: its books do not grow', {}, () =>
       await engine.dispose();
       return seen;
     }, modelUrl);
-    const settled = currents.slice(10);
-    assert.ok(Math.max(...settled) - Math.min(...settled) < 1e6, `${Math.min(...settled)} to ${Math.max(...settled)}`);
-    assert.ok(currents.at(-1) <= Math.max(...currents.slice(0, 10)), `${currents}`);
+    // The cache of the conversation goes with each reset and comes back; beyond that nothing may grow.
+    const most = (some) => Math.max(...some);
+    assert.ok(most(currents.slice(25)) <= most(currents.slice(0, 25)), `${currents}`);
   }),
 );

@@ -118,6 +118,7 @@ browserTest('progress: bytes rise to the whole file, with phases; cancel stops i
       }).observe(bar, { attributes: true, attributeFilter: ['aria-valuetext'] });
     });
     await page.click('model-button');
+    await page.until(() => document.querySelector('[data-testid="model-choice"]'));
     await page.evaluate(() => document.querySelector('[data-testid="model-choice"]').click());
     await page.ready();
     const seen = await page.evaluate(() => window.seen);
@@ -126,11 +127,17 @@ browserTest('progress: bytes rise to the whole file, with phases; cancel stops i
     assert.ok(seen.every(([, percent], i) => i === 0 || percent >= seen[i - 1][1]), 'never back');
     assert.match(seen.at(-1)[2], new RegExp(`${Math.round(statSync(model).size / 1e6)} MB`));
 
+    // Cancelled from inside the page: from here the rest of the file would have come meanwhile.
     await page.evaluate(() => {
-      document.querySelectorAll('[data-testid="model-choice"]')[1].click();
-      document.querySelector('[data-testid="cancel-load"]').click();
+      const bar = document.querySelector('[data-testid="progress"]');
+      new MutationObserver(() => {
+        const percent = Number(bar.getAttribute('aria-valuenow'));
+        if (percent > 20 && percent < 90) document.querySelector('[data-testid="cancel-load"]').click();
+      }).observe(bar, { attributes: true, attributeFilter: ['aria-valuetext'] });
+      document.querySelector('[data-testid="model-choice"]').click();
     });
     await page.state('empty');
+    assert.equal(await page.trouble(), null, 'what the user wanted is no failure');
     await page.ask(CAPITAL);
     assert.equal(await page.evaluate(() => document.querySelector('dialog[data-testid="models"]').open), true, 'without a model it asks for one');
   }),

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // Serves the chat page with the headers that threads need, the models of the user's cache under /models/ and their list at /models.json.
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { homedir, tmpdir } from 'node:os';
+import { mkdirSync, readdirSync, statSync } from 'node:fs';
+import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -37,22 +37,12 @@ export function listModels(folder) {
 }
 
 /** The page's server; `more` goes to the harness's serve(). Fails with EADDRINUSE when `port` is taken. */
-export async function serveChat({ models = modelsFolder(), mounts = {}, ...more } = {}) {
-  const folder = mkdtempSync(join(tmpdir(), 'subbyte-chat-'));
-  const list = join(folder, 'models.json');
-  writeFileSync(list, JSON.stringify(listModels(models)));
-  const drop = () => rmSync(folder, { recursive: true, force: true });
-  try {
-    const server = await serve({ ...more, mounts: { '/': chatDist, '/models/': models, '/models.json': list, ...mounts } });
-    const close = async () => {
-      await server.close();
-      drop();
-    };
-    return { ...server, close };
-  } catch (error) {
-    drop();
-    throw error;
-  }
+export function serveChat({ models = modelsFolder(), mounts = {}, routes = {}, ...more } = {}) {
+  return serve({
+    ...more,
+    mounts: { '/': chatDist, '/models/': models, ...mounts },
+    routes: { '/models.json': () => listModels(models), ...routes }, // asked anew each time: models come and go
+  });
 }
 
 async function main() {

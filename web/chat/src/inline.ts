@@ -2,7 +2,11 @@
 import { h } from './dom.ts';
 
 // A mark that has not closed within this many characters is a plain character. It bounds what is read again while text streams in.
-const REACH = 2000;
+const REACH = 1000;
+// Marks within marks; deeper ones are plain characters.
+const DEPTH = 4;
+// Plain text this long is settled even without a space in it.
+const STRETCH = 80;
 
 const WORD = /[\p{L}\p{N}]/u;
 const SPACE = /\s/;
@@ -29,8 +33,9 @@ interface Parsed {
   nSettled: number;
 }
 
-/** Reads `text`; `isOver` when nothing follows it. Else an unfinished mark is shown as if it were about to close. */
-export function parseInline(text: string, isOver: boolean): Parsed {
+/** Reads `text`, which comes after the character `before`; `isOver` when nothing follows it. Else an unfinished mark is shown as if it were
+ * about to close. */
+export function parseInline(text: string, isOver: boolean, before = ' ', depth = 0): Parsed {
   const nodes: Node[] = [];
   let plain = '';
   let settled = 0;
@@ -53,6 +58,7 @@ export function parseInline(text: string, isOver: boolean): Parsed {
   };
   // What stays open is either still to come, or was never a mark.
   const mayClose = () => !isOver && text.length - i <= REACH;
+  const previous = () => (i > 0 ? text[i - 1]! : before);
 
   while (i < text.length) {
     const c = text[i]!;
@@ -84,16 +90,15 @@ export function parseInline(text: string, isOver: boolean): Parsed {
       const length = run(text, i, c);
       if (i + length === text.length && !isOver) break;
       const tag = c === '~' ? (length === 2 ? 'del' : null) : length === 1 ? 'em' : 'strong';
-      const before = text[i - 1] ?? ' ';
-      const isOpener = tag && length <= 3 && !SPACE.test(text[i + length] ?? ' ') && !(c === '_' && WORD.test(before));
+      const isOpener = tag && depth < DEPTH && length <= 3 && !SPACE.test(text[i + length] ?? ' ') && !(c === '_' && WORD.test(previous()));
       if (isOpener) {
         const close = closingMark(text, i + length, c, length);
         const wrap = (inner: Node[]) => (length === 3 ? h('strong', {}, h('em', {}, ...inner)) : h(tag, {}, ...inner));
         if (close >= 0) {
-          put(wrap(parseInline(text.slice(i + length, close), true).nodes), close + length - i);
+          put(wrap(parseInline(text.slice(i + length, close), true, c, depth + 1).nodes), close + length - i);
           continue;
         }
-        if (mayClose()) return open(wrap(parseInline(text.slice(i + length), false).nodes));
+        if (mayClose()) return open(wrap(parseInline(text.slice(i + length), false, c, depth + 1).nodes));
       }
       plain += text.slice(i, i + length);
       i += length;
@@ -103,7 +108,7 @@ export function parseInline(text: string, isOver: boolean): Parsed {
       const found = /^\[((?:\\.|[^\]\\\n]){0,500})\]\(\s*<?([^\s()<>]*(?:\([^\s()<>]*\)[^\s()<>]*)*)>?(?:\s+["'][^"'\n]*["'])?\s*\)/.exec(text.slice(at, at + REACH));
       if (found) {
         const url = safeUrl(found[2]!);
-        const label = parseInline(found[1]! || found[2]!, true).nodes;
+        const label = parseInline(found[1]! || found[2]!, true, c, depth + 1).nodes;
         // A picture would be fetched from wherever the model says: it is a link instead.
         put(url ? link(url, label) : h('span', {}, ...label), found[0].length + at - i);
         continue;
@@ -116,7 +121,7 @@ export function parseInline(text: string, isOver: boolean): Parsed {
         put(link(url, [document.createTextNode(found[1]!)]), found[0].length);
         continue;
       }
-    } else if (c === 'h' && !WORD.test(text[i - 1] ?? ' ')) {
+    } else if (c === 'h' && !WORD.test(previous())) {
       const found = BARE_URL.exec(text.slice(i, i + REACH));
       if (found) {
         if (!isOver && i + found[0].length === text.length) break;
@@ -130,7 +135,7 @@ export function parseInline(text: string, isOver: boolean): Parsed {
     }
     plain += c;
     i++;
-    if (c === ' ' && !isOver) settle();
+    if (!isOver && (c === ' ' || i - settled > STRETCH)) settle();
   }
   // A mark at the very end waits for what follows it; the rest of the text does not.
   const rest = text.slice(i);
@@ -180,6 +185,7 @@ function codeText(text: string): string {
 export class InlineText {
   readonly #parent: HTMLElement;
   #pending = '';
+  #before = ' '; // the last character that is settled
   #tail: Node[] = [];
   #isStale = false;
 
@@ -197,9 +203,10 @@ export class InlineText {
     this.#isStale = false;
     for (const node of this.#tail) node.parentNode?.removeChild(node);
     const text = isOver ? this.#pending.trimEnd() : this.#pending.replace(/\n+$/, '');
-    const { nodes, settled, nSettled } = parseInline(text, isOver);
+    const { nodes, settled, nSettled } = parseInline(text, isOver, this.#before);
     this.#parent.append(...nodes);
     this.#tail = isOver ? [] : nodes.slice(nSettled);
+    if (settled > 0) this.#before = text[settled - 1]!;
     this.#pending = isOver ? '' : this.#pending.slice(settled);
     if (isOver) this.#parent.normalize(); // a text node a word until here
   }
