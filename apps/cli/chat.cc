@@ -49,7 +49,7 @@ void chat(const ChatArguments& a) {
   auto start_over = [&] {
     messages = Json::array();
     if (!a.system.empty()) messages.push_back({{"role", "system"}, {"content", a.system}});
-    sb_session_reset(session.get());
+    checked(sb_session_reset(session.get()));
   };
   start_over();
   std::string line;

@@ -70,7 +70,7 @@ class Conversation {
   }
 
   Json reset(const Json&) {
-    sb_session_reset(session());
+    checked(sb_session_reset(session()));
     return Json::object();
   }
 

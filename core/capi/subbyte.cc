@@ -240,7 +240,10 @@ const char* sb_session_event(sb_session* session) {
   return session->text.empty() ? nullptr : session->text.c_str();
 }
 void sb_session_cancel(sb_session* session) { session->session.cancel(); }
-void sb_session_reset(sb_session* session) { session->session.reset(); }
+int32_t sb_session_reset(sb_session* session) {
+  auto status = session->session.reset();
+  return status ? 0 : failed(status.error());
+}
 const char* sb_session_info(sb_session* session) { return lend(session->text, session->session.info_json()); }
 
 const char* sb_golden_run(sb_model* model, const void* golden, uint64_t n_bytes) {

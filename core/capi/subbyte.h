@@ -121,8 +121,8 @@ SB_API int32_t sb_session_step(sb_session*);
 SB_API const char* sb_session_event(sb_session*);
 /* Ends the running answer now; a "done" event with "cancelled" follows. The session is ready at once. */
 SB_API void sb_session_cancel(sb_session*);
-/* Forgets the conversation and empties the cache. */
-SB_API void sb_session_reset(sb_session*);
+/* Forgets the conversation and empties the cache. Errors: kSessionBusy while an answer runs. */
+SB_API int32_t sb_session_reset(sb_session*);
 /* {n_tokens, context, kv_bytes}. */
 SB_API const char* sb_session_info(sb_session*);
 

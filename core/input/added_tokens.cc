@@ -13,7 +13,7 @@ bool is_word_character(char32_t c) { return is_word(c) || c == 0x200C || c == 0x
 }  // namespace
 
 Status AddedTokens::build(std::vector<AddedToken> tokens, const Vocab& vocab, const std::vector<NormalizerStep>& normalizer) {
-  auto wrong = [](std::string why) { return err(Code::kTokenizerInvalid, {{"why", std::move(why)}}); };
+  auto wrong = [](const std::string& why) { return err(Code::kTokenizerInvalid, {{"why", why}}); };
   size_t next = vocab.count();
   std::vector<bool> special;
   for (AddedToken& token : tokens) {

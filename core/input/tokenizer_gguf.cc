@@ -61,7 +61,7 @@ bool names(std::string_view list, std::string_view name) {
   return false;
 }
 
-std::unexpected<Error> invalid(std::string why) { return err(Code::kTokenizerInvalid, {{"why", std::move(why)}}); }
+std::unexpected<Error> invalid(const std::string& why) { return err(Code::kTokenizerInvalid, {{"why", why}}); }
 
 constexpr std::string_view kMark = "\xE2\x96\x81";
 enum TokenType { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };

@@ -12,7 +12,7 @@ namespace {
 
 constexpr int kMostDepth = 64;
 
-std::unexpected<Error> invalid(std::string why) { return err(Code::kTokenizerInvalid, {{"why", std::move(why)}}); }
+std::unexpected<Error> invalid(const std::string& why) { return err(Code::kTokenizerInvalid, {{"why", why}}); }
 std::unexpected<Error> unsupported(std::string_view what, std::string_view name, std::string_view known) {
   return err(Code::kTokenizerUnsupported, {{"what", what}, {"name", name}, {"known", known}});
 }

@@ -206,10 +206,11 @@ void Session::cancel() {
   if (answer_) finish("cancelled");
 }
 
-void Session::reset() {
-  answer_.reset();
+Status Session::reset() {
+  if (answer_) return err(Code::kSessionBusy);
   events_.clear();
   keep(0);
+  return {};
 }
 
 std::string Session::info_json() const {

@@ -23,7 +23,8 @@ class Session {
   /// The oldest event not taken yet, as JSON text; empty when there is none.
   std::string next_event();
   void cancel();
-  void reset();
+  /// Errors: kSessionBusy.
+  Status reset();
   std::string info_json() const;
 
  private:

@@ -1,7 +1,7 @@
 // One conversation through the web engine, in a page or in Node. It answers the requests that `subbyte session` (apps/cli/session.cc)
 // answers natively, in the same words, so that one script runs on both.
 const camel = (name) => name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase());
-const snake = (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+const snake = (text) => text.replace(/(?<=[a-z])[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 const renamed = (object, rename) => Object.fromEntries(Object.entries(object).map(([key, value]) => [rename(key), value]));
 
 export function webSession(Engine, preset = {}) {
@@ -85,7 +85,9 @@ export function webSession(Engine, preset = {}) {
     try {
       return await operations[request.op](request);
     } catch (error) {
-      return { error: { code: error.code ?? error.name, message: error.message, hint: error.hint ?? '' } };
+      // The package names options as JavaScript does; the scripts speak the core's names.
+      const words = error.code?.startsWith('kOption') ? snake : (text) => text;
+      return { error: { code: error.code ?? error.name, message: words(error.message), hint: words(error.hint ?? '') } };
     }
   };
 }

@@ -64,7 +64,8 @@ for (const { title, make, file, url = `/bad/${file}`, fault, code, says, retry }
       // The page goes on with a good model, and the question is still there to be sent.
       if (url === modelUrl || file === undefined) return;
       await page.click('choose');
-      await page.click('model-choice'); // the last one listed: any will do
+      await page.until(() => document.querySelector('[data-testid="model-choice"]'));
+      await page.evaluate(() => document.querySelector('[data-testid="model-choice"]').click());
       await page.ready();
     });
   });

@@ -15,6 +15,15 @@ export const modelUrl = `/models/${basename(model)}`;
 export const LONG_MS = 120_000; // for what computes: two shared cores, and WebKit without threads
 const POLL_MS = 50;
 
+/** A browser that dies may leave its driver waiting for ever: then this says for what. */
+export function within(ms, what, promise) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`no answer within ${ms / 1000} s: ${what}`)), ms);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
 /** In CI everything must be there; elsewhere what is missing is a counted skip. */
 function missing(t, why) {
   if (process.env.CI) assert.fail(why);
@@ -39,16 +48,16 @@ export async function withPage(t, name, { server = {}, browser = {} }, run) {
   const site = await serveChat(server);
   let driver;
   try {
-    driver = await startBrowser(name, browser);
+    driver = await within(LONG_MS, `${name} starting`, startBrowser(name, browser));
     await run(new Page(driver, site));
   } catch (error) {
     if (driver && !(error instanceof BrowserMissing)) {
       t.diagnostic(`${name} ${driver.version}, console: ${JSON.stringify(driver.logs.slice(-10))}`);
-      t.diagnostic(`page: ${await driver.evaluate('document.body.innerText').catch(() => 'gone')}`);
+      t.diagnostic(`page: ${await within(5000, 'its text', driver.evaluate('document.body.innerText')).catch(() => 'gone')}`);
     }
     throw error;
   } finally {
-    await driver?.close();
+    if (driver) await within(LONG_MS, `${name} closing`, driver.close()).catch((error) => t.diagnostic(error.message));
     await site.close();
   }
 }
@@ -70,7 +79,7 @@ export class Page {
   }
 
   evaluate(code, ...args) {
-    return this.driver.evaluate(code, ...args);
+    return within(LONG_MS, String(code).slice(0, 200), this.driver.evaluate(code, ...args));
   }
 
   /** Opens the page; `query` are its parameters. Greedy unless asked otherwise, so that answers are the same every time. */

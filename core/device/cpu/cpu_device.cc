@@ -112,12 +112,12 @@ class Lowering {
         pack.step.op = &node.op;
         std::vector<Range> packing = {{packed_place(), packed_place() + packed_bytes_, true}};
         touch(packed_value_, false, packing);
-        push(std::move(pack), packing);
+        push(pack, packing);
       }
       step.packed_at = packed_place();
       touched.push_back({packed_place(), packed_place() + packed_bytes_, false});
     }
-    push(std::move(step), touched);
+    push(step, touched);
   }
 
   int64_t packed_place() const { return packed_at_ + turn_ * packed_bytes_; }
@@ -135,7 +135,7 @@ class Lowering {
     }
     if (step.meets_first) open_.clear();
     open_.insert(open_.end(), touched.begin(), touched.end());
-    p_.steps.push_back(std::move(step));
+    p_.steps.push_back(step);
   }
 
   CpuProgram& p_;

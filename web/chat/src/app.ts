@@ -175,7 +175,7 @@ class Chat {
     let ended: FinishReason = 'cancelled';
     let trouble: unknown = null;
     try {
-      const stream = model.generate(this.#conversation(), { ...this.#settings.options(), signal: control.signal });
+      const stream = model.generate(this.#asked(model), { ...this.#settings.options(), signal: control.signal });
       for await (const part of stream) {
         this.#strip.token(part.ms);
         view.push(part.text);
@@ -198,7 +198,12 @@ class Chat {
     if (!trouble) this.#say(ended === 'cancelled' ? 'Stopped.' : `Answer: ${this.#kept.turns.at(-1)?.content ?? ''}`);
   }
 
-  // What the model is given: the turns that are still sent, without questions that never got an answer.
+  // A model that was never taught to chat goes on with the last text instead.
+  #asked(model: Model): Message[] | string {
+    return model.info.hasChatTemplate ? this.#conversation() : this.#kept.turns.at(-2)!.content;
+  }
+
+  // What a chat model is given: the turns that are still sent, without questions that never got an answer.
   #conversation(): Message[] {
     const { turns, from } = this.#kept;
     const sent: Message[] = this.#settings.system ? [{ role: 'system', content: this.#settings.system }] : [];
@@ -278,9 +283,10 @@ class Chat {
 
   #showModel(model: Model, choice: Choice): void {
     setText(part('model-current'), choice.name);
-    const { bpw, weightBytes } = model.info;
-    const detail = [weightBytes ? bytes(weightBytes) : '', bpw ? `${bpw.toFixed(2)} bits a weight` : ''].filter(Boolean).join(' · ');
+    const { bpw, weightBytes, hasChatTemplate } = model.info;
+    const detail = [weightBytes ? bytes(weightBytes) : '', bpw ? `${bpw.toFixed(2)} bits a weight` : '', hasChatTemplate ? '' : 'continues text'].filter(Boolean).join(' · ');
     setText(part('model-detail'), detail);
+    this.#prompt.placeholder = hasChatTemplate ? 'Ask anything' : 'Begin a text; the model goes on';
   }
 
   #show(from: number): void {

@@ -5,7 +5,7 @@ import type { Answer, FinishReason, Part, Usage } from './types.ts';
 
 type CoreEvent =
   | { type: 'prefill'; n_tokens: number; done: number; ms: number }
-  | { type: 'token'; id: number | null; text: string; ms: number }
+  | { type: 'token'; id: number | null; text: string; ms: number; top?: Part['top'] }
   | { type: 'done'; finish_reason: FinishReason; usage: Record<string, number>; text: string; ids: number[] };
 
 const camel = (name: string) => name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
@@ -101,7 +101,7 @@ export class AnswerStream implements AsyncIterable<Part> {
 
   #receive(event: CoreEvent, forget: () => void): void {
     if (event.type === 'token') {
-      this.#parts.push({ text: event.text, id: event.id, ms: event.ms });
+      this.#parts.push({ text: event.text, id: event.id, ms: event.ms, ...(event.top ? { top: event.top } : {}) });
       this.#wakeUp();
     } else if (event.type === 'done') {
       forget();

@@ -10,12 +10,15 @@ export class SubbyteError extends Error {
   readonly hint: string;
   /** Whether the same call may succeed when it is made again. */
   readonly retryable: boolean;
+  /** The values in the message, by name: {file, size, needed} and the like. */
+  readonly fields: Record<string, string | number>;
 
   constructor(plain: PlainError, cause?: unknown) {
     super(plain.message, cause === undefined ? undefined : { cause });
     this.code = plain.code;
     this.hint = plain.hint;
     this.retryable = plain.retryable;
+    this.fields = plain.fields ?? {};
   }
 }
 
@@ -25,6 +28,7 @@ export interface PlainError {
   message: string;
   hint: string;
   retryable: boolean;
+  fields?: Record<string, string | number>;
   cause?: string;
 }
 
@@ -34,7 +38,7 @@ const fill = (sentence: string, fields: Record<string, string | number>) =>
 /** The error `code` with its sentences filled in. */
 export function failure(code: ErrorCode, fields: Record<string, string | number> = {}, cause?: unknown): SubbyteError {
   const row = errorRows[code];
-  return new SubbyteError({ code, message: fill(row.message, fields), hint: fill(row.hint, fields), retryable: row.retryable }, cause);
+  return new SubbyteError({ code, message: fill(row.message, fields), hint: fill(row.hint, fields), retryable: row.retryable, fields }, cause);
 }
 
 export const abortError = (reason?: unknown): unknown =>
@@ -47,10 +51,17 @@ export const reasonOf = (error: unknown): string => (error instanceof Error ? er
 
 export function toPlain(error: unknown): PlainError {
   const known = error instanceof SubbyteError ? error : failure('kInternal', { what: reasonOf(error) }, error);
-  const { code, message, hint, retryable } = known;
-  return { code, message, hint, retryable, ...(known.cause === undefined ? {} : { cause: reasonOf(known.cause) }) };
+  const { code, message, hint, retryable, fields } = known;
+  return { code, message, hint, retryable, fields, ...(known.cause === undefined ? {} : { cause: reasonOf(known.cause) }) };
 }
 
+const camel = (name: string | number | undefined) => String(name).replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+
 export function fromPlain(plain: PlainError): SubbyteError {
+  // Options have JavaScript's names here: a hint that says max_tokens would lead nowhere.
+  if (plain.fields && (plain.code === 'kOptionUnknown' || plain.code === 'kOptionInvalid')) {
+    const { option, nearest } = plain.fields;
+    return failure(plain.code, { ...plain.fields, option: camel(option), ...(nearest === undefined ? {} : { nearest: camel(nearest) }) });
+  }
   return new SubbyteError(plain, plain.cause === undefined ? undefined : new Error(plain.cause));
 }

@@ -21,6 +21,12 @@ export function coreOptions(options: object, names: Record<string, string>, ours
   });
 }
 
+/** The local date, for the templates that write it: the core has no calendar. */
+function today(): string {
+  const now = new Date();
+  return [now.getFullYear(), now.getMonth() + 1, now.getDate()].map((n) => String(n).padStart(2, '0')).join('-');
+}
+
 export class Model implements AsyncDisposable {
   readonly info: ModelInfo;
   readonly #client: Client;
@@ -43,10 +49,10 @@ export class Model implements AsyncDisposable {
     let asked: object;
     if (typeof prompt === 'string') {
       const isChat = this.info.hasChatTemplate && !options.raw;
-      asked = isChat ? { messages: [{ role: 'user', content: prompt }] } : { prompt };
+      asked = isChat ? { messages: [{ role: 'user', content: prompt }], date: today() } : { prompt };
     } else {
       const list = Array.from(prompt as ArrayLike<Message | number>);
-      asked = typeof list[0] === 'object' ? { messages: list } : { ids: list };
+      asked = typeof list[0] === 'object' ? { messages: list, date: today() } : { ids: list };
     }
     const request = coreOptions(options, generateOptionNames, ['raw', 'signal'], asked);
     const busy = this.#isBusy;
@@ -66,7 +72,7 @@ export class Model implements AsyncDisposable {
 
   /** The text that the chat template makes of a conversation. */
   chatPrompt(messages: Message[], more: { tools?: unknown[]; addGenerationPrompt?: boolean } = {}): Promise<string> {
-    const request = { messages, ...(more.tools ? { tools: more.tools } : {}), add_generation_prompt: more.addGenerationPrompt ?? true };
+    const request = { messages, date: today(), ...(more.tools ? { tools: more.tools } : {}), add_generation_prompt: more.addGenerationPrompt ?? true };
     return this.#call({ name: 'chat', request: JSON.stringify(request) });
   }
 

@@ -73,6 +73,8 @@ export interface Part {
   id: number | null;
   /** Since the answer was asked for. */
   ms: number;
+  /** With the option topLogits: the likeliest ids for this place, with their logits before sampling. */
+  top?: { id: number; logit: number }[];
 }
 
 export type FinishReason = 'stop' | 'length' | 'context' | 'cancelled';

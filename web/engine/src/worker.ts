@@ -10,8 +10,10 @@ export type MakeOpener = (source: Source, cache: CacheMode, abort: AbortSignal) 
 
 const STEP_MORE = 1;
 
-/** `Channel`: a macrotask without the 4 ms that nested timers cost. */
-export function serve(port: Port<ToWorker, FromWorker>, makeOpener: MakeOpener, Channel: typeof MessageChannel = MessageChannel): void {
+/** Calls `work` after the messages that wait already. Made once; it must not cost the 4 ms of nested timers. */
+export type MakeLater = (work: () => void) => () => void;
+
+export function serve(port: Port<ToWorker, FromWorker>, makeOpener: MakeOpener, makeLater: MakeLater): void {
   let core: Core;
   let engine = 0;
   let model = 0;
@@ -19,12 +21,11 @@ export function serve(port: Port<ToWorker, FromWorker>, makeOpener: MakeOpener, 
   let answering = 0; // the running answer's id
   let loading: AbortController | null = null;
   let loaded: Promise<void> = Promise.resolve();
-  const next = new Channel();
   let isNextPosted = false;
-  next.port1.onmessage = () => {
+  const postNext = makeLater(() => {
     isNextPosted = false;
     guarded(answering, step);
-  };
+  });
 
   port.onMessage((message) => {
     if (message.type === 'pool') {
@@ -111,7 +112,7 @@ export function serve(port: Port<ToWorker, FromWorker>, makeOpener: MakeOpener, 
   function stepLater(): void {
     if (isNextPosted) return;
     isNextPosted = true;
-    next.port2.postMessage(0);
+    postNext();
   }
 
   function step(): void {
@@ -158,7 +159,7 @@ export function serve(port: Port<ToWorker, FromWorker>, makeOpener: MakeOpener, 
       case 'session':
         return core.json('sb_session_info', session);
       case 'reset':
-        return void core.call('sb_session_reset', session);
+        return void core.check('sb_session_reset', session);
       case 'resetPeak':
         return void core.call('sb_memory_reset_peak');
       case 'golden': {

@@ -66,4 +66,7 @@ serve(
     if (source.kind !== 'path') return webOpener(source, cache, abort);
     return (name) => new PathFile(source.isFolder ? join(source.path, name) : source.path, source.isFolder);
   },
+  // Not a MessageChannel: Node hands out up to a thousand messages of one port before another has its turn, so a step that posts the next
+  // one to itself would be deaf to a cancel for as many steps.
+  (work) => () => void setImmediate(work),
 );

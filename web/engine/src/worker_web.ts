@@ -17,4 +17,9 @@ serve(
     },
   },
   webOpener,
+  (work) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = work;
+    return () => port2.postMessage(0);
+  },
 );
