@@ -21,8 +21,15 @@ inline void pause_core() { __builtin_ia32_pause(); }
 constexpr int kSpins = 4000;
 inline void pause_core() { __asm__ volatile("isb"); }
 #else
-constexpr int kSpins = 20000;  // WebAssembly has no pause
-inline void pause_core() {}
+constexpr int kSpins = 2000;
+// WebAssembly has no pause. Divisions that wait for each other leave the core to its other thread in the same way.
+inline void pause_core() {
+  static volatile uint64_t one = 1;
+  uint64_t chain = 0x9e3779b97f4a7c15;
+  const uint64_t by = one;
+  for (int i = 0; i < 4; ++i) chain = chain / by | 1;
+  static_cast<void>(*const_cast<volatile uint64_t*>(&chain));
+}
 #endif
 
 #if defined(__wasm__) && defined(SB_THREADS)

@@ -129,7 +129,7 @@ export async function webkit({ onLog = () => {}, viewport } = {}) {
 // The driver says nothing when it listens: ask until it answers, for as long as it runs.
 async function ready(command, driver, said) {
   for (;;) {
-    if (driver.exitCode !== null) throw new Error(`WebKitWebDriver ended: ${said()}`);
+    if (driver.exitCode !== null || driver.signalCode !== null) throw new Error(`WebKitWebDriver ended: ${said()}`);
     try {
       await command('GET', '/status');
       return;

@@ -31,17 +31,17 @@ struct Step {
 
 using Kernel = void (*)(const Step&, const Scalars&, const Worker&);
 
-/// Rows of x for the block-quantised matmul of few tokens: 16-bit integers with a scale per 32, and float sums per 16 for the minima.
+/// Rows of x for the block-quantised matmul of few tokens: 16-bit integers with a scale per 32, and float sums for the minima.
 /// 16 bits, not 8: the answer stays within 1e-4 of float32, and greedy ids are the same on every machine.
 struct PackedRow {
-  const int16_t* q;    // [K]
-  const float* scale;  // [K / 32]
-  const float* sums;   // [K / 16], of the unpacked floats
-  static int64_t n_bytes(int64_t k) { return (2 * k + k / 8 + k / 4 + 63) / 64 * 64; }
+  const int16_t* q;        // [K]
+  const float* scale_sum;  // [K / 32][2]: the scale, and the sum of the unpacked floats
+  const float* half_sums;  // [K / 16]: the sums of each 16
+  static int64_t n_bytes(int64_t k) { return (2 * k + k / 4 + k / 4 + 63) / 64 * 64; }
   static PackedRow at(const std::byte* base, int64_t row, int64_t k) {
     const std::byte* p = base + row * n_bytes(k);
     return {reinterpret_cast<const int16_t*>(p), reinterpret_cast<const float*>(p + 2 * k),
-            reinterpret_cast<const float*>(p + 2 * k + k / 8)};
+            reinterpret_cast<const float*>(p + 2 * k + k / 4)};
   }
 };
 

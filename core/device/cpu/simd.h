@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #if defined(__wasm_simd128__)
 #include <wasm_simd128.h>
@@ -36,6 +37,7 @@ typedef int16_t I16 __attribute__((vector_size(4 * kLanes)));       // 2 · kLan
 typedef uint16_t U16half __attribute__((vector_size(2 * kLanes)));  // kLanes
 typedef int8_t I8lanes __attribute__((vector_size(kLanes)));        // kLanes
 typedef int8_t I8x16 __attribute__((vector_size(16)));
+typedef float F32x4 __attribute__((vector_size(16)));
 typedef uint8_t U8x16 __attribute__((vector_size(16)));
 
 template <class V>
@@ -151,6 +153,46 @@ inline float half_to_f32(uint16_t h) {
   float f = __builtin_bit_cast(float, magnitude) * 0x1p112f;
   return __builtin_bit_cast(float, __builtin_bit_cast(uint32_t, f) | uint32_t(h & 0x8000) << 16);
 #endif
+}
+
+/// Two halves at `from` as floats in lanes 0 and 1; lanes 2 and 3 hold whatever follows. Reads 8 bytes.
+inline F32x4 half_pair(const void* from) {
+#if defined(__F16C__)
+  return F32x4(_mm_cvtph_ps(_mm_loadl_epi64(static_cast<const __m128i*>(from))));
+#else
+  typedef uint16_t U16x4 __attribute__((vector_size(8)));
+  typedef int32_t I32x4 __attribute__((vector_size(16)));
+  const I32x4 h = __builtin_convertvector(load<U16x4>(from), I32x4) << 16;  // an arithmetic shift back keeps the sign where it belongs
+  return F32x4((h >> 3) & int32_t(0x8fffe000)) * 0x1p112f;
+#endif
+}
+
+/// Lane 0 in every lane.
+inline F32 spread(F32x4 v) {
+#if defined(__AVX512F__)
+  return __builtin_shufflevector(v, v, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+#elif defined(__AVX2__)
+  return __builtin_shufflevector(v, v, 0, 0, 0, 0, 0, 0, 0, 0);
+#else
+  return __builtin_shufflevector(v, v, 0, 0, 0, 0);
+#endif
+}
+
+/// Asks for the cache line at `p`, a readable address. WebAssembly has no such instruction; there a load does, whose value nobody waits
+/// for.
+inline void prefetch(const void* p) {
+#if defined(__wasm__)
+  static_cast<void>(*static_cast<const volatile uint8_t*>(p));
+#else
+  __builtin_prefetch(p, 0, 3);
+#endif
+}
+
+/// a in the first half of the lanes, b in the second.
+inline F32 halves(float a, float b) {
+  const I32 lane = []<int... kI>(std::integer_sequence<int, kI...>) { return I32{kI...}; }(std::make_integer_sequence<int, kLanes>());
+  const I32 second = lane >= kLanes / 2;
+  return F32((I32(splat(a)) & ~second) | (I32(splat(b)) & second));
 }
 
 /// kLanes halves at `from` as floats.

@@ -31,7 +31,9 @@ inline void attention(const Step& step, const Scalars& scalars, const Worker& wo
   const TensorView& q = step.views.in[0];
   KvPages& kv = *scalars.kv;
   const int64_t group = op.n_heads / op.n_kv_heads, dh = op.head_dim, wide = padded(dh), n_tokens = q.shape[0];
-  const int64_t heads_at_once = std::min(group, kAttentionRows), tokens_at_once = std::max<int64_t>(1, kAttentionRows / group);
+  // Few pieces that do not divide among the threads are cut into single heads: reading a key twice costs less than waiting.
+  const bool uneven = n_tokens * op.n_kv_heads < 4 * worker.n_threads && n_tokens * op.n_kv_heads % worker.n_threads != 0;
+  const int64_t heads_at_once = uneven ? 1 : std::min(group, kAttentionRows), tokens_at_once = std::max<int64_t>(1, kAttentionRows / group);
   const int64_t head_blocks = (group + heads_at_once - 1) / heads_at_once, token_blocks = (n_tokens + tokens_at_once - 1) / tokens_at_once;
   const int64_t stride = (scalars.position + n_tokens + 15) / 16 * 16;  // of a row of scores
   AttentionScratch s;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "device/cpu/kernel.h"
 #include "device/cpu/simd.h"
@@ -24,47 +25,55 @@ inline float load_plain_one(Dtype dtype, const std::byte* p) {
   return dtype == Dtype::kF16 ? half_to_f32(u) : __builtin_bit_cast(float, uint32_t(u) << 16);
 }
 
-/// y[t] = row · x[t] for kTokens tokens.
-template <Dtype D, int kTokens>
-inline void dot_row(const uint8_t* row, int64_t k, const PackedRow* x, float* y) {
+/// Rows of weights that meet the activations together, so that these are loaded once: as many as the registers hold.
+inline constexpr int kRowsAtOnce = kLanes == 16 ? 4 : 2;
+
+/// y[r][t] = rows[r] · x[t].
+template <Dtype D, int kTokens, int kRows>
+inline void dot_rows(const uint8_t* const* rows, int64_t k, const PackedRow* x, float (&y)[kRows][kTokens]) {
   using Decoder = GroupDecoder<D>;
-  F32 acc[kTokens] = {};
-  float mins[kTokens] = {};
+  F32 acc[kRows][kTokens] = {};
+  F32x4 mins[kRows][kTokens] = {};  // in lane 1; split types: in lane 0
   for (int64_t g = 0; g < k / 32; ++g) {
-    I8x16 low, high;
-    GroupScales s;
-    Decoder::decode(row, g, low, high, s);
-    const Group w = widen(low, high);
+    Group w[kRows];
+    for (int r = 0; r < kRows; ++r) {
+      I8x16 low, high;
+      Decoder::codes(rows[r], g, low, high);
+      w[r] = widen(low, high);
+    }
     for (int t = 0; t < kTokens; ++t) {
       const int16_t* q = x[t].q + g * 32;
-      const float scale = x[t].scale[g];
-      if constexpr (Decoder::kSplit && kLanes == 16) {
-        // Both halves lie in one vector: the first 8 lanes of sums belong to half 0.
-        const I32 all = dot(w.v[0], load<I16>(q), I32{});
-        typedef float F8 __attribute__((vector_size(32)));
-        const F8 a = F8{} + s.d[0] * scale, b = F8{} + s.d[1] * scale;
-        acc[t] = mul_add(to_f32(all), __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), acc[t]);
-      } else if constexpr (Decoder::kSplit) {
-        for (int h = 0; h < 2; ++h) {
-          I32 half{};
-          for (int i = 0; i < Group::kVectors / 2; ++i) {
-            const int at = h * (Group::kVectors / 2) + i;
-            half = dot(w.v[at], load<I16>(q + at * 2 * kLanes), half);
+      I16 xs[Group::kVectors];
+      for (int i = 0; i < Group::kVectors; ++i) xs[i] = load<I16>(q + i * 2 * kLanes);
+      const F32x4 scale_sum = load<F32x4>(x[t].scale_sum + 2 * g);  // lanes 2 and 3 are the next group's, unused
+      for (int r = 0; r < kRows; ++r) {
+        if constexpr (!Decoder::kSplit) {
+          I32 all{};
+          for (int i = 0; i < Group::kVectors; ++i) all = dot(w[r].v[i], xs[i], all);
+          const F32x4 scaled = Decoder::pair(rows[r], g) * scale_sum;
+          acc[r][t] = mul_add(to_f32(all), spread(scaled), acc[r][t]);
+          if constexpr (Decoder::kHasMin) mins[r][t] += scaled;
+        } else {
+          const GroupScales s = Decoder::scales(rows[r], g);
+          if constexpr (Group::kVectors == 1) {
+            const F32 both = halves(s.d[0] * scale_sum[0], s.d[1] * scale_sum[0]);
+            acc[r][t] = mul_add(to_f32(dot(w[r].v[0], xs[0], I32{})), both, acc[r][t]);
+          } else {
+            constexpr int kHalf = Group::kVectors / 2;
+            for (int h = 0; h < 2; ++h) {
+              I32 half{};
+              for (int i = h * kHalf; i < (h + 1) * kHalf; ++i) half = dot(w[r].v[i], xs[i], half);
+              acc[r][t] = mul_add(to_f32(half), splat(s.d[h] * scale_sum[0]), acc[r][t]);
+            }
           }
-          acc[t] = mul_add(to_f32(half), splat(s.d[h] * scale), acc[t]);
+          if constexpr (Decoder::kHasMin) mins[r][t][0] += s.m[0] * x[t].half_sums[2 * g] + s.m[1] * x[t].half_sums[2 * g + 1];
         }
-      } else {
-        I32 all{};
-        for (int i = 0; i < Group::kVectors; ++i) all = dot(w.v[i], load<I16>(q + i * 2 * kLanes), all);
-        acc[t] = mul_add(to_f32(all), splat(s.d[0] * scale), acc[t]);
-      }
-      if constexpr (Decoder::kHasMin) {
-        const float* sums = x[t].sums + 2 * g;
-        mins[t] += Decoder::kSplit ? s.m[0] * sums[0] + s.m[1] * sums[1] : s.m[0] * (sums[0] + sums[1]);
       }
     }
   }
-  for (int t = 0; t < kTokens; ++t) y[t] = sum(acc[t]) + mins[t];
+  for (int r = 0; r < kRows; ++r) {
+    for (int t = 0; t < kTokens; ++t) y[r][t] = sum(acc[r][t]) + (Decoder::kHasMin ? mins[r][t][Decoder::kSplit ? 0 : 1] : 0.0f);
+  }
 }
 
 template <Dtype D, int kTokens>
@@ -76,11 +85,25 @@ void few_tokens(const Step& step, const Worker& worker) {
   int64_t begin, end;
   worker.share(w.shape[0], 16, begin, end);
   const float* bias = step.views.has[2] ? step.views.in[2].row<float>(0) : nullptr;
-  for (int64_t n = begin; n < end; ++n) {
-    float y[kTokens];
-    dot_row<D, kTokens>(reinterpret_cast<const uint8_t*>(w.row_bytes_at(n)), k, x, y);
-    for (int t = 0; t < kTokens; ++t) step.views.out.row<float>(t)[n] = y[t] + (bias ? bias[n] : 0.0f);
+  auto rows = [&]<int kRows>(int64_t n, std::integral_constant<int, kRows>) {
+    const uint8_t* at[kRows];
+    for (int r = 0; r < kRows; ++r) at[r] = reinterpret_cast<const uint8_t*>(w.row_bytes_at(n + r));
+    float y[kRows][kTokens];
+    dot_rows<D, kTokens, kRows>(at, k, x, y);
+    for (int r = 0; r < kRows; ++r) {
+      for (int t = 0; t < kTokens; ++t) step.views.out.row<float>(t)[n + r] = y[r][t] + (bias ? bias[n + r] : 0.0f);
+    }
+  };
+  int64_t n = begin;
+  // The next block of rows comes while this one is multiplied: short rows end before the hardware has seen their pattern.
+  const int64_t block_bytes = kRowsAtOnce * w.row_bytes;
+  for (; n + kRowsAtOnce <= end; n += kRowsAtOnce) {
+    if (n + 2 * kRowsAtOnce <= end) {
+      for (int64_t i = 0; i < block_bytes; i += 64) prefetch(w.row_bytes_at(n + kRowsAtOnce) + i);
+    }
+    rows(n, std::integral_constant<int, kRowsAtOnce>());
   }
+  for (; n < end; ++n) rows(n, std::integral_constant<int, 1>());
 }
 
 /// The same over plain floats of any width.
@@ -112,10 +135,19 @@ void unpack(const std::byte* row, int64_t first, int64_t n, float* to) {
   using Decoder = GroupDecoder<D>;
   for (int64_t i = 0; i < n; i += 32) {
     I8x16 low, high;
-    GroupScales s;
-    Decoder::decode(reinterpret_cast<const uint8_t*>(row), (first + i) / 32, low, high, s);
-    scale_to_f32(low, splat(s.d[0]), Decoder::kHasMin ? splat(s.m[0]) : F32{}, to + i);
-    scale_to_f32(high, splat(s.d[Decoder::kSplit]), Decoder::kHasMin ? splat(s.m[Decoder::kSplit]) : F32{}, to + i + 16);
+    const uint8_t* bytes = reinterpret_cast<const uint8_t*>(row);
+    const int64_t g = (first + i) / 32;
+    Decoder::codes(bytes, g, low, high);
+    if constexpr (Decoder::kSplit) {
+      const GroupScales s = Decoder::scales(bytes, g);
+      scale_to_f32(low, splat(s.d[0]), splat(s.m[0]), to + i);
+      scale_to_f32(high, splat(s.d[1]), splat(s.m[1]), to + i + 16);
+    } else {
+      const F32x4 pair = Decoder::pair(bytes, g);
+      const F32 d = spread(pair), m = Decoder::kHasMin ? splat(pair[1]) : F32{};
+      scale_to_f32(low, d, m, to + i);
+      scale_to_f32(high, d, m, to + i + 16);
+    }
   }
 }
 template <Dtype D>
@@ -234,9 +266,11 @@ inline void pack(const Step& step, const Scalars&, const Worker& worker) {
       halves[j / 16] += v;
     }
     const float top = highest(largest), inverse = top > 0 ? 32767.0f / top : 0.0f;
-    const_cast<float*>(row.scale)[g] = top / 32767.0f;
-    const_cast<float*>(row.sums)[2 * g] = sum(halves[0]);
-    const_cast<float*>(row.sums)[2 * g + 1] = sum(halves[1]);
+    const float first = sum(halves[0]), second = sum(halves[1]);
+    const_cast<float*>(row.scale_sum)[2 * g] = top / 32767.0f;
+    const_cast<float*>(row.scale_sum)[2 * g + 1] = first + second;
+    const_cast<float*>(row.half_sums)[2 * g] = first;
+    const_cast<float*>(row.half_sums)[2 * g + 1] = second;
     typedef int16_t I16half __attribute__((vector_size(2 * kLanes)));
     for (int j = 0; j < 32; j += kLanes) {
       // Nearest integer by 1.5·2^23, as in exp: the same on every instruction set.
