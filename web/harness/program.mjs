@@ -24,5 +24,5 @@ export function findProgram(variable, candidates, packageName) {
 
 export function freshProfile(name) {
   const path = mkdtempSync(join(tmpdir(), `subbyte-${name}-`));
-  return { path, remove: () => rmSync(path, { recursive: true, force: true, maxRetries: 3 }) };
+  return { path, remove: () => rmSync(path, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 }) };
 }
