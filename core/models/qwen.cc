@@ -1,6 +1,11 @@
-#include "models/qwen.h"
+// Qwen2 and Qwen3 (Yang et al. 2024, 2025): Llama's layer; Qwen2 has biases on q, k and v, Qwen3 a root mean square norm on each head of q
+// and k before they turn, and a head size of its own. Upper layers slide a window where the configuration turns that on.
+#include <cmath>
+
+#include "models/decoder.h"
 
 namespace sb {
+namespace {
 
 std::string qwen_gguf_name(std::string_view name) {
   return gguf_name(name, "model.layers.",
@@ -18,9 +23,63 @@ std::string qwen_gguf_name(std::string_view name) {
                    {{"model.embed_tokens", "token_embd"}, {"model.norm", "output_norm"}, {"lm_head", "output"}});
 }
 
-Result<QwenConfig> read_qwen_config(const Config& config, const Weights& w) {
+struct QwenConfig : DecoderConfig {
+  bool norms_heads = false;  // Qwen3
+  std::vector<float> frequencies;
+  std::vector<bool> slides;  // a layer: whether it sees only the last `window` tokens
+
+  int32_t window_of(int64_t layer) const { return slides[size_t(layer)] ? window : 0; }
+};
+
+class Qwen final : public ModelGraph {
+ public:
+  Qwen(QwenConfig c, Weights w) : c_(std::move(c)), w_(std::move(w)) {}
+  DecoderShape shape() const override { return c_; }
+
+  void build(Plan& plan, const Pass& pass) const override {
+    Ref x = embedding(plan, w_["model.embed_tokens"]);  // [T, D]
+    Ref turns = rope_table(plan, plan.constant(c_.frequencies));
+    decoder_trip(
+        plan, pass, c_, x, [&](Ref h, int64_t i) { return layer(plan, h, turns, i); },
+        [&](Ref h) { return rms_norm(plan, h, w_["model.norm"], c_.norm_eps); }, c_.tied_head ? w_["model.embed_tokens"] : w_["lm_head"]);
+  }
+
+ private:
+  /// Queries or keys, turned.
+  Ref heads(Plan& plan, Ref h, const Weights& projection, const Weights& norm, Ref turns) const {  // h [T, D]
+    Ref x = linear(plan, h, projection);                                                           // [T, H·dh] or [T, K·dh]
+    if (c_.norms_heads) x = rms_norm(plan, x, norm, c_.norm_eps);                                  // a head a run
+    return rope(plan, x, turns, {int32_t(c_.head_dim), RopeStyle::kHalves});
+  }
+
+  Ref layer(Plan& plan, Ref x, Ref turns, int64_t i) const {  // x [T, D]
+    const Weights at = w_["model.layers"][i];
+    Ref h = rms_norm(plan, x, at["input_layernorm"], c_.norm_eps);
+    Ref q = heads(plan, h, at["self_attn.q_proj"], at["self_attn.q_norm"], turns);  // [T, H·dh]
+    Ref k = heads(plan, h, at["self_attn.k_proj"], at["self_attn.k_norm"], turns);  // [T, K·dh]
+    Ref v = linear(plan, h, at["self_attn.v_proj"]);                                // [T, K·dh]
+    Ref a = cached_attention(plan, q, k, v,
+                             {.layer = int32_t(i),
+                              .n_heads = int32_t(c_.n_heads),
+                              .n_kv_heads = int32_t(c_.n_kv_heads),
+                              .head_dim = int32_t(c_.head_dim),
+                              .scale = float(1 / std::sqrt(double(c_.head_dim))),
+                              .window = c_.window_of(i)});
+    x = add(plan, x, linear(plan, a, at["self_attn.o_proj"]));
+    h = rms_norm(plan, x, at["post_attention_layernorm"], c_.norm_eps);
+    Ref gated = glu(plan, linear(plan, h, at["mlp.gate_proj"]), linear(plan, h, at["mlp.up_proj"]), {Activation::kSilu});  // [T, F]
+    return add(plan, x, linear(plan, gated, at["mlp.down_proj"]));
+  }
+
+  QwenConfig c_;
+  Weights w_;
+};
+
+Result<std::unique_ptr<ModelGraph>> open_qwen(const Config& config, WeightStore& weights) {
+  const Weights w(weights, config.container() == Container::kGguf ? qwen_gguf_name : nullptr);
   QwenConfig c;
-  SB_TRY(static_cast<DecoderConfig&>(c), read_decoder_config(config, w.store()));
+  SB_TRY(static_cast<DecoderConfig&>(c), read_decoder_config(config, weights));
+  c.norms_heads = config.architecture() == "qwen3";
   c.tied_head = !w["lm_head"].has("weight");
   SB_TRY(bool use_window, config.flag_or("use_sliding_window", false));
   c.slides.assign(size_t(c.n_layers), false);
@@ -32,8 +91,13 @@ Result<QwenConfig> read_qwen_config(const Config& config, const Weights& w) {
   }
   const Json* parameters = rope_parameters(config);
   SB_TRY(double theta, rope_theta(config, parameters, 10000.0));
-  SB_TRY(c.frequencies, rope_frequencies(config, parameters, theta, c.head_dim, w.store()));
-  return c;
+  SB_TRY(c.frequencies, rope_frequencies(config, parameters, theta, c.head_dim, weights));
+  return std::make_unique<Qwen>(std::move(c), w);
 }
+
+}  // namespace
+
+extern const Family kQwen;
+const Family kQwen = {"qwen", {"qwen2", "qwen3"}, open_qwen};
 
 }  // namespace sb

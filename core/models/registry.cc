@@ -2,10 +2,10 @@
 
 namespace sb {
 
-extern const Family kLlama, kQwen2, kQwen3, kGemma3, kGpt2;
+extern const Family kLlama, kQwen, kGemma3, kGpt2;
 
 std::span<const Family* const> families() {
-  static constexpr const Family* kFamilies[] = {&kLlama, &kQwen2, &kQwen3, &kGemma3, &kGpt2};
+  static constexpr const Family* kFamilies[] = {&kLlama, &kQwen, &kGemma3, &kGpt2};
   return kFamilies;
 }
 
