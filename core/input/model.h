@@ -66,7 +66,7 @@ int32_t joined_id(const Vocab& vocab, std::string_view left, std::string_view ri
 
 /// Scores by id. `unknown` -1: none.
 std::unique_ptr<TokenModel> make_unigram(Vocab vocab, std::vector<double> scores, int32_t unknown, bool byte_fallback);
-std::unique_ptr<TokenModel> make_wordpiece(Vocab vocab, std::string unknown, std::string prefix, size_t most_characters);
+std::unique_ptr<TokenModel> make_wordpiece(Vocab vocab, std::string unknown, const std::string& prefix, size_t most_characters);
 std::unique_ptr<TokenModel> make_wordlevel(Vocab vocab, std::string unknown);
 
 }  // namespace sb

@@ -12,7 +12,7 @@ std::unexpected<Error> no_unknown(const std::string& unknown) {
 
 class WordPiece final : public TokenModel {
  public:
-  WordPiece(Vocab vocab, std::string unknown, std::string prefix, size_t most_characters)
+  WordPiece(Vocab vocab, std::string unknown, const std::string& prefix, size_t most_characters)
       : TokenModel(std::move(vocab)), unknown_(std::move(unknown)), most_characters_(most_characters) {
     std::vector<Trie::Entry> entries;
     entries.reserve(vocab_.count());
@@ -76,8 +76,8 @@ class WordLevel final : public TokenModel {
 
 }  // namespace
 
-std::unique_ptr<TokenModel> make_wordpiece(Vocab vocab, std::string unknown, std::string prefix, size_t most_characters) {
-  return std::make_unique<WordPiece>(std::move(vocab), std::move(unknown), std::move(prefix), most_characters);
+std::unique_ptr<TokenModel> make_wordpiece(Vocab vocab, std::string unknown, const std::string& prefix, size_t most_characters) {
+  return std::make_unique<WordPiece>(std::move(vocab), std::move(unknown), prefix, most_characters);
 }
 std::unique_ptr<TokenModel> make_wordlevel(Vocab vocab, std::string unknown) {
   return std::make_unique<WordLevel>(std::move(vocab), std::move(unknown));

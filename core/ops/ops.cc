@@ -4,8 +4,8 @@ namespace sb {
 namespace {
 
 // The one way to say that shapes do not fit.
-Ref mismatch(Plan& plan, std::string_view what, const Shape& shape, std::string expected) {
-  return plan.fail(Error(Code::kShapeMismatch, {{"what", what}, {"shape", shape.text()}, {"expected", std::move(expected)}}));
+Ref mismatch(Plan& plan, std::string_view what, const Shape& shape, const std::string& expected) {
+  return plan.fail(Error(Code::kShapeMismatch, {{"what", what}, {"shape", shape.text()}, {"expected", expected}}));
 }
 
 bool all(std::initializer_list<Ref> refs) {

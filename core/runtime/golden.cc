@@ -22,8 +22,8 @@ struct Computed {
   }
 };
 
-std::unexpected<Error> misfit(std::string what) {
-  return err(Code::kArgumentInvalid, {{"what", std::move(what)}, {"fix", "Give a golden file that was made for this model."}});
+std::unexpected<Error> misfit(const std::string& what) {
+  return err(Code::kArgumentInvalid, {{"what", what}, {"fix", "Give a golden file that was made for this model."}});
 }
 
 GoldenOutput compare_floats(const WeightTensor& expected, std::span<const float> got) {

@@ -86,8 +86,8 @@ browserTest('bad options and prompts are refused by name, and cost nothing', {},
     }, modelUrl);
     assert.match(seen.codes.unknown, /^kOptionUnknown: .*temprature.*temperature/);
     assert.match(seen.codes.negative, /^kOptionInvalid: .*temperature/);
-    assert.match(seen.codes.zero, /^kOptionInvalid: .*max_tokens/);
-    assert.match(seen.codes.nan, /^kOptionInvalid: .*top_p/);
+    assert.match(seen.codes.zero, /^kOptionInvalid: .*maxTokens/);
+    assert.match(seen.codes.nan, /^kOptionInvalid: .*topP/);
     assert.match(seen.codes.long, /^kPromptTooLong: /);
     assert.match(seen.codes.empty, /^kPromptEmpty: /);
     assert.equal(seen.codes.load, 'kOptionInvalid');
