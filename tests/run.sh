@@ -61,6 +61,8 @@ if wants golden; then
 fi
 if wants session; then
   need_packages $browser_packages
+  need_model Gemma-3-270M || failed+=("model Gemma-3-270M")
+  need_model || failed+=("model")
   for backend in native node chromium; do shelf "session, $backend" sessions "$backend"; done
 fi
 if wants asan; then
