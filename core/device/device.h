@@ -38,8 +38,6 @@ class Device {
   virtual Status submit(Program& program, const Scalars& scalars) = 0;
   /// Whether everything submitted has completed.
   virtual bool idle() = 0;
-  /// Bytes that compiled programs share for activations and scratch; given back by this call, taken again at need.
-  virtual void release_arena() = 0;
 };
 
 }  // namespace sb

@@ -4,7 +4,7 @@
 
 namespace sb {
 
-Result<DecoderConfig> read_decoder_config(const Config& config, const WeightStore& weights) {
+Result<DecoderConfig> read_decoder_config(const Config& config) {
   DecoderConfig c;
   SB_TRY(c.n_layers, config.dimension("num_hidden_layers"));
   SB_TRY(c.hidden, config.dimension("hidden_size"));

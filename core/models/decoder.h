@@ -19,7 +19,7 @@ struct DecoderConfig : DecoderShape {
 };
 
 /// Reads the shared keys. Errors: kConfigInvalid for what is missing, absurd or contradictory.
-Result<DecoderConfig> read_decoder_config(const Config& config, const WeightStore& weights);
+Result<DecoderConfig> read_decoder_config(const Config& config);
 
 /// Angles a position turns each pair by, n_rot / 2 of them: theta^(−2i/n_rot), scaled as `parameters` (rope_parameters or rope_scaling of
 /// config.json; may be null) or the GGUF keys say: default, linear, llama3 (Llama 3.1's smooth interpolation).

@@ -78,7 +78,7 @@ class Gemma3 final : public ModelGraph {
 
 Result<std::unique_ptr<ModelGraph>> open_gemma3(const Config& config, WeightStore& weights) {
   Gemma3Config c;
-  SB_TRY(static_cast<DecoderConfig&>(c), read_decoder_config(config, weights));
+  SB_TRY(static_cast<DecoderConfig&>(c), read_decoder_config(config));
   const bool gguf = config.container() == Container::kGguf;
   const Weights w(weights, gguf ? gemma3_gguf_name : nullptr);
   c.norm_offset = gguf ? 0 : 1;

@@ -67,7 +67,7 @@ class Llama final : public ModelGraph {
 
 Result<std::unique_ptr<ModelGraph>> open_llama(const Config& config, WeightStore& weights) {
   LlamaConfig c;
-  SB_TRY(static_cast<DecoderConfig&>(c), read_decoder_config(config, weights));
+  SB_TRY(static_cast<DecoderConfig&>(c), read_decoder_config(config));
   const bool gguf = config.container() == Container::kGguf;
   const Weights w(weights, gguf ? llama_gguf_name : nullptr);
   c.tied_head = !w["lm_head"].has("weight");

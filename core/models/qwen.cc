@@ -78,7 +78,7 @@ class Qwen final : public ModelGraph {
 Result<std::unique_ptr<ModelGraph>> open_qwen(const Config& config, WeightStore& weights) {
   const Weights w(weights, config.container() == Container::kGguf ? qwen_gguf_name : nullptr);
   QwenConfig c;
-  SB_TRY(static_cast<DecoderConfig&>(c), read_decoder_config(config, weights));
+  SB_TRY(static_cast<DecoderConfig&>(c), read_decoder_config(config));
   c.norms_heads = config.architecture() == "qwen3";
   c.tied_head = !w["lm_head"].has("weight");
   SB_TRY(bool use_window, config.flag_or("use_sliding_window", false));

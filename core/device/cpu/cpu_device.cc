@@ -76,7 +76,7 @@ class Lowering {
 
   void run() {
     for (const Node& node : p_.plan->nodes()) {
-      if (const MatMul* op = std::get_if<MatMul>(&node.op); op && packs(node)) {
+      if (packs(node)) {
         packed_bytes_ = std::max(packed_bytes_, p_.value(node.inputs[0]).shape[0] * PackedRow::n_bytes(p_.value(node.inputs[0]).shape[1]));
       }
     }
@@ -193,11 +193,6 @@ class CpuDevice final : public Device {
   }
 
   bool idle() override { return true; }
-  void release_arena() override {
-    arena_ = {};
-    scratch_ = {};
-    scratch_stride_ = 0;
-  }
 
  private:
   /// Integers are for token ids; no kernel multiplies them.
