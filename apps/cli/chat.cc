@@ -65,7 +65,7 @@ void chat(const ChatArguments& a) {
     request["messages"] = messages;
     request["date"] = today();
     try {
-      checked(sb_session_start(session.get(), request.dump().c_str()));
+      checked(sb_session_start(session.get(), request_text(request).c_str()));
       const Json done = run_answer(
           session.get(),
           [](const Json& event) {

@@ -65,6 +65,14 @@ std::string read_file(const std::string& path) {
   return bytes;
 }
 
+std::string request_text(const Json& request) {
+  try {
+    return request.dump();
+  } catch (const Json::type_error&) {  // all that a dump can throw: bytes that are not UTF-8
+    throw Failure{"kUtf8Invalid", "The prompt, an option or a path is not valid UTF-8", "Pass the text as UTF-8."};
+  }
+}
+
 std::string today() {
   const std::time_t now = std::time(nullptr);
   char text[16];
@@ -72,7 +80,7 @@ std::string today() {
   return text;
 }
 
-Engine open_engine(const Json& options) { return Engine(checked(sb_engine_create(options.dump().c_str()))); }
+Engine open_engine(const Json& options) { return Engine(checked(sb_engine_create(request_text(options).c_str()))); }
 
 Model load_model(sb_engine* engine, const std::string& path, Json options, const std::function<void(const Json& progress)>& on_progress) {
   std::error_code error;
@@ -84,7 +92,7 @@ Model load_model(sb_engine* engine, const std::string& path, Json options, const
   options["file"] = path;
   options["container"] = is_folder ? "folder" : "gguf";
   Files files(path);
-  std::unique_ptr<sb_load, LoadFreer> load(checked(sb_load_create(engine, options.dump().c_str())));
+  std::unique_ptr<sb_load, LoadFreer> load(checked(sb_load_create(engine, request_text(options).c_str())));
   sb_request wanted;
   while (int32_t kind = checked(sb_load_next(load.get(), &wanted))) {
     if (kind == SB_LOAD_WANTS_SIZE) {

@@ -45,6 +45,9 @@ inline Json parsed(const char* text) { return Json::parse(checked(text)); }
 /// Whole file; throws Failure kFileMissing or kReadFailed.
 std::string read_file(const std::string& path);
 
+/// A request or options as the text that the engine takes. Throws Failure kUtf8Invalid when a text from outside is not UTF-8.
+std::string request_text(const Json& request);
+
 /// "2026-01-31", for chat templates that write the date.
 std::string today();
 

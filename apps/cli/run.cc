@@ -30,7 +30,7 @@ void run(const RunArguments& a) {
     request["messages"].push_back({{"role", "user"}, {"content", a.prompt}});
   }
   const Session session(checked(sb_session_create(model.get(), "{}")));
-  checked(sb_session_start(session.get(), request.dump().c_str()));
+  checked(sb_session_start(session.get(), request_text(request).c_str()));
   const Json done = run_answer(session.get(), [](const Json& event) {
     if (event["type"] != "token") return;
     const std::string text = event["text"];
