@@ -18,6 +18,11 @@ struct Scalars {
   KvPages* kv = nullptr;         // room for position + T tokens is reserved
 };
 
+/// What running a plan takes beside weights and cache. A device's programs share these bytes: the largest counts.
+struct RunBytes {
+  uint64_t activations = 0, scratch = 0;
+};
+
 /// A compiled plan, tied to the device that made it.
 class Program {
  public:
@@ -32,8 +37,14 @@ class Device {
   virtual std::string_view name() const = 0;
   /// What it is and why: {"device", "isa", "threads", …} as JSON text.
   virtual std::string describe() const = 0;
+  /// Threads that run its kernels; 1 where it has none of its own.
+  virtual int n_threads() const = 0;
   /// Errors: kOpUnsupported {device, op, dtype}, kMemoryExhausted.
   virtual Result<std::unique_ptr<Program>> compile(std::unique_ptr<Plan> plan) = 0;
+  /// What a run of `plan` takes whose last token is the cache's token number `context`. Reads no weight, takes nothing.
+  virtual RunBytes measure(const Plan& plan, int64_t context) const = 0;
+  /// Gives the input `name` of a plan (Plan::input) its numbers for the next run of this program. Errors: kMemoryExhausted.
+  virtual Status fill(Program& program, std::string_view name, std::span<const float> values) = 0;
   /// Starts a run. On the CPU it has completed when this returns.
   virtual Status submit(Program& program, const Scalars& scalars) = 0;
   /// Whether everything submitted has completed.

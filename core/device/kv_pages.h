@@ -15,8 +15,10 @@ inline constexpr int32_t kPageTokens = 64;
 
 class KvPages {
  public:
-  /// `width`: elements a token, layer and part has (K · dh). Elements are float32 or, when `half`, float16.
-  KvPages(int32_t n_layers, int32_t width, bool half) : n_layers_(n_layers), width_(width), half_(half) {}
+  /// `width`: elements a token, layer and part has (K · dh). Elements are float32 or, when `half`, float16. Layers are first_layer …
+  /// first_layer + n_layers − 1.
+  KvPages(int32_t n_layers, int32_t width, bool half, int32_t first_layer = 0)
+      : n_layers_(n_layers), width_(width), first_layer_(first_layer), half_(half) {}
 
   /// Makes room for tokens 0 … n_tokens − 1. Errors: kMemoryExhausted (what was there stays).
   Status reserve(int64_t n_tokens) {
@@ -35,7 +37,7 @@ class KvPages {
   uint64_t n_bytes() const { return pages_.size() * uint64_t(n_layers_) * 2 * part_bytes(); }
   /// The rows of one page for a layer's keys (part 0) or values (part 1): [kPageTokens, width].
   std::byte* page(int64_t page_index, int32_t layer, int part) {
-    return pages_[size_t(page_index)].data() + (uint64_t(layer) * 2 + uint64_t(part)) * part_bytes();
+    return pages_[size_t(page_index)].data() + (uint64_t(layer - first_layer_) * 2 + uint64_t(part)) * part_bytes();
   }
   /// The row of one token.
   std::byte* row(int64_t token, int32_t layer, int part) {
@@ -45,7 +47,7 @@ class KvPages {
  private:
   uint64_t part_bytes() const { return uint64_t(kPageTokens) * uint64_t(row_bytes()); }
 
-  int32_t n_layers_, width_;
+  int32_t n_layers_, width_, first_layer_;
   bool half_;
   std::vector<Block> pages_;
 };

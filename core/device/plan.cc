@@ -12,13 +12,14 @@ int32_t root_of(const std::vector<Value>& values, int32_t index) {
 
 }  // namespace
 
-Ref Plan::weight(const TensorView& view) {
+Ref Plan::weight(const TensorView& view, std::string name) {
   if (failed()) return {};
   Value v;
   v.kind = ValueKind::kWeight;
   v.dtype = view.dtype;
   v.shape = view.shape;
   v.weight = view;
+  v.name = std::move(name);
   values_.push_back(std::move(v));
   return {int32_t(values_.size() - 1)};
 }
@@ -44,6 +45,24 @@ Ref Plan::ids() {
     ids_ = int32_t(values_.size() - 1);
   }
   return {ids_};
+}
+
+Ref Plan::input(std::string name, int64_t width) {
+  if (failed()) return {};
+  Value v;
+  v.shape = {n_tokens_, width};
+  v.is_input = true;
+  values_.push_back(std::move(v));
+  const Ref ref{int32_t(values_.size() - 1)};
+  output(std::move(name), ref);
+  return ref;
+}
+
+void Plan::replace_weight(int32_t index, const TensorView& view) {
+  Value& v = values_[size_t(index)];
+  SB_ASSERT(v.kind == ValueKind::kWeight && v.shape == view.shape);
+  v.weight = view;
+  v.dtype = view.dtype;
 }
 
 Ref Plan::columns(Ref x, int64_t first, int64_t n) {
@@ -111,9 +130,7 @@ ArenaLayout plan_arena(const Plan& plan) {
   ArenaLayout layout;
   layout.offset.assign(values.size(), -1);
   std::vector<Placed> placed;  // sorted by begin
-  for (const Node& node : plan.nodes()) {
-    if (node.output < 0) continue;
-    const size_t v = size_t(node.output);
+  auto place = [&](size_t v) {
     std::erase_if(placed, [&](const Placed& p) { return p.last < first[v]; });
     const int64_t n_bytes = (values[v].shape.elements() * 4 + 63) / 64 * 64;
     int64_t at = 0;
@@ -126,6 +143,14 @@ ArenaLayout plan_arena(const Plan& plan) {
     Placed mine{at, at + n_bytes, last[v]};
     placed.insert(std::upper_bound(placed.begin(), placed.end(), mine, [](const Placed& a, const Placed& b) { return a.begin < b.begin; }),
                   mine);
+  };
+  for (size_t v = 0; v < values.size(); ++v) {
+    if (!values[v].is_input) continue;
+    first[v] = 0;
+    place(v);
+  }
+  for (const Node& node : plan.nodes()) {
+    if (node.output >= 0) place(size_t(node.output));
   }
   return layout;
 }

@@ -24,7 +24,7 @@ enum class ValueKind : uint8_t {
   kWeight,      // a tensor of the model; `weight` sees it
   kConstant,    // small float32 data made while building (rope frequencies)
   kIds,         // the input: token ids, i32 [T]
-  kActivation,  // made by a node
+  kActivation,  // made by a node, or given from outside (Plan::input)
 };
 
 struct Value {
@@ -32,7 +32,9 @@ struct Value {
   Dtype dtype = Dtype::kF32;
   Shape shape;
   TensorView weight;            // kWeight
+  std::string name;             // kWeight: its Hugging Face name
   std::vector<float> constant;  // kConstant
+  bool is_input = false;        // kActivation: filled by the caller
   int32_t alias_of = -1;        // a run of columns of another activation: no bytes of its own
   int64_t first_column = 0;     // of the aliased value
 };
@@ -59,14 +61,18 @@ class Plan {
   const Value& value(Ref ref) const { return values_[size_t(ref.index)]; }
   const Shape& shape(Ref ref) const { return values_[size_t(ref.index)].shape; }
 
-  Ref weight(const TensorView& view);
+  Ref weight(const TensorView& view, std::string name = "");
   Ref constant(std::vector<float> data);
   /// Token ids of this run, i32 [T].
   Ref ids();
+  /// An activation [T, width] that the caller fills before a run (Device::fill).
+  Ref input(std::string name, int64_t width);
   /// Columns [first, first + n) of an activation, sharing its bytes.
   Ref columns(Ref x, int64_t first, int64_t n);
   /// Adds a node; `shape` is its output's, rank 0 for none. Called by ops/, which have checked the inputs.
   Ref add(Op op, std::initializer_list<Ref> inputs, Shape shape);
+  /// Puts another tensor of the same shape in a weight's place.
+  void replace_weight(int32_t index, const TensorView& view);
   /// Names a value that the run must leave readable.
   void output(std::string name, Ref ref);
 

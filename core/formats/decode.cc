@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "base/result.h"
 #include "formats/list.h"
 
 // A fused multiply-add would round once where the definition rounds twice.
@@ -23,7 +24,7 @@ uint32_t load_u32(const std::byte* from) {
   return v;
 }
 float load_half(const std::byte* from) { return half_to_float(load_u16(from)); }
-int at(const std::byte* from, int i) { return int(from[i]); }
+int at(const std::byte* from, int64_t i) { return int(from[i]); }
 int signed_at(const std::byte* from, int i) { return int(int8_t(from[i])); }
 
 /// Calls block(from, to) for each block of `n` elements.
@@ -57,6 +58,13 @@ void decode_bf16(const std::byte* from, float* to, int64_t n) {
 void decode_i32(const std::byte* from, float* to, int64_t n) {
   for (int64_t i = 0; i < n; ++i) to[i] = float(int32_t(load_u32(from + 4 * i)));
 }
+
+void decode_u8(const std::byte* from, float* to, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) to[i] = float(at(from, int(i)));
+}
+
+// A row of planes is decoded from its matrix (formats/planes.h), never from bytes of its own.
+void decode_planes(const std::byte*, float*, int64_t) { SB_ASSERT(false); }
 
 // {f16 d, 16 × two nibbles}: low nibbles are elements 0 … 15, high ones 16 … 31. The same split holds for the next three.
 void decode_q4_0(const std::byte* from, float* to, int64_t n) {

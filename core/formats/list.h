@@ -27,7 +27,9 @@ using DecodeRow = void (*)(const std::byte* from, float* to, int64_t n);
   ROW(Q3_K, decode_q3_k,       108,  -1)                                      \
   ROW(Q4_K, decode_q4_k,         0,   2)                                      \
   ROW(Q5_K, decode_q5_k,         0,   2)                                      \
-  ROW(Q6_K, decode_q6_k,       208,  -1)
+  ROW(Q6_K, decode_q6_k,       208,  -1)                                      \
+  ROW(U8,   decode_u8,          -1,  -1)                                      \
+  ROW(Planes, decode_planes,    -1,  -1)
 // clang-format on
 
 #define SB_ROW(name, decoder, half, second_half) void decoder(const std::byte* from, float* to, int64_t n);

@@ -7,27 +7,28 @@ namespace {
 
 struct KeyRow {
   const char* hugging_face;
-  const char* gguf;  // "x" stands for "<architecture>.x" unless it begins with "tokenizer."
+  const char* gguf;                // "x" stands for "<architecture>.x" unless it begins with "tokenizer."
+  const char* spelt_by = nullptr;  // the one architecture whose config.json spells it so; nullptr: all others
 };
 
 // Two Hugging Face keys with one GGUF key are two spellings of one setting (GPT-2's n_layer is num_hidden_layers): either finds the other.
 constexpr KeyRow kKeys[] = {
     {"num_hidden_layers", "block_count"},
-    {"n_layer", "block_count"},
+    {"n_layer", "block_count", "gpt2"},
     {"hidden_size", "embedding_length"},
-    {"n_embd", "embedding_length"},
+    {"n_embd", "embedding_length", "gpt2"},
     {"intermediate_size", "feed_forward_length"},
-    {"n_inner", "feed_forward_length"},
+    {"n_inner", "feed_forward_length", "gpt2"},
     {"num_attention_heads", "attention.head_count"},
-    {"n_head", "attention.head_count"},
+    {"n_head", "attention.head_count", "gpt2"},
     {"num_key_value_heads", "attention.head_count_kv"},
     {"head_dim", "attention.key_length"},
     {"rms_norm_eps", "attention.layer_norm_rms_epsilon"},
     {"layer_norm_eps", "attention.layer_norm_epsilon"},
-    {"layer_norm_epsilon", "attention.layer_norm_epsilon"},
+    {"layer_norm_epsilon", "attention.layer_norm_epsilon", "gpt2"},
     {"max_position_embeddings", "context_length"},
-    {"n_positions", "context_length"},
-    {"n_ctx", "context_length"},
+    {"n_positions", "context_length", "gpt2"},
+    {"n_ctx", "context_length", "gpt2"},
     {"rope_theta", "rope.freq_base"},
     {"rope_dims", "rope.dimension_count"},
     {"sliding_window", "attention.sliding_window"},
@@ -52,6 +53,17 @@ std::string gguf_key(const std::string& architecture, std::string_view key) {
   const KeyRow* row = key_row(key);
   std::string_view suffix = row ? row->gguf : key;
   return suffix.starts_with("tokenizer.") ? std::string(suffix) : architecture + "." + std::string(suffix);
+}
+
+/// The row that says how config.json of `architecture` spells what GGUF calls `key`; nullptr when none does.
+const KeyRow* spelling(const std::string& architecture, std::string_view key) {
+  const KeyRow* common = nullptr;
+  for (const KeyRow& row : kKeys) {
+    if (gguf_key(architecture, row.hugging_face) != key) continue;
+    if (row.spelt_by && architecture == row.spelt_by) return &row;
+    if (!row.spelt_by && !common) common = &row;
+  }
+  return common;
 }
 
 const Json* find_set(const Json& values, std::string_view key) {
@@ -85,6 +97,26 @@ const Json* Config::find(std::string_view key) const {
     if (const Json* value = find_set(values_, other.hugging_face)) return value;
   }
   return nullptr;
+}
+
+bool Config::gguf_conventions() const {
+  if (container_ == Container::kGguf) return true;
+  const Json* quantization = json_find(values_, "quantization_config");
+  return quantization && json_bool(*quantization, "gguf_conventions").value_or(false);
+}
+
+Json Config::hugging_face_values() const {
+  if (container_ != Container::kGguf) return values_;
+  Json out = Json::object();
+  const std::string prefix = architecture_ + ".";
+  for (const auto& [key, value] : values_.items()) {
+    if (const KeyRow* row = spelling(architecture_, key)) {
+      out[row->hugging_face] = value;
+    } else if (key.starts_with(prefix)) {
+      out.emplace(key.substr(prefix.size()), value);  // not over what the table says
+    }
+  }
+  return out;
 }
 
 std::unexpected<Error> Config::invalid(std::string_view key, std::string_view why) const {

@@ -24,6 +24,13 @@ class Config {
   /// "llama", "qwen2", "gemma3_text"…: model_type, or GGUF's general.architecture.
   const std::string& architecture() const { return architecture_; }
   const Json& values() const { return values_; }
+  /// Whether the weights' numbers are as GGUF's converter leaves them, whatever the tensors are called: q and k of "llama" turned to pairs,
+  /// Gemma's norms with their 1 added, GPT-2's matrices [N, K], Llama 3's rope divisors as rope_freqs.weight. So in a GGUF, and in a folder
+  /// written from one, which says so: config.json's quantization_config.gguf_conventions.
+  bool gguf_conventions() const;
+  /// The settings under Hugging Face's keys, in the family's own spelling: what a folder's config.json would say, less its model_type. A
+  /// GGUF's other settings come without the architecture ("rope.scaling.type"), which is how find() asks for them. A folder's are values().
+  Json hugging_face_values() const;
 
   const Json* find(std::string_view key) const;  // nullptr when absent or null
   bool has(std::string_view key) const { return find(key) != nullptr; }

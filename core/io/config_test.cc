@@ -37,6 +37,32 @@ TEST(Config, TwoSpellingsOfOneSetting) {
   EXPECT_FALSE(c.has("intermediate_size"));
 }
 
+TEST(Config, GgufConventions) {
+  EXPECT_TRUE(gguf("{}").gguf_conventions());
+  EXPECT_TRUE(folder(R"({"quantization_config": {"gguf_conventions": true}})").gguf_conventions());
+  for (const char* text :
+       {"{}", R"({"quantization_config": {}})", R"({"quantization_config": {"gguf_conventions": 1}})",
+        R"({"quantization_config": {"gguf_conventions": false}})", R"({"gguf_conventions": true})", R"({"quantization_config": null})"})
+    EXPECT_FALSE(folder(text).gguf_conventions()) << text;
+}
+
+TEST(Config, SpeltAsHuggingFaceDoes) {
+  const Config llama = gguf(R"({"general.architecture": "llama", "general.name": "x", "llama.block_count": 2, "llama.context_length": 64,
+               "llama.attention.layer_norm_rms_epsilon": 1e-5, "llama.rope.scaling.type": "linear", "llamas.a": 1,
+               "tokenizer.ggml.eos_token_id": 2, "tokenizer.ggml.pre": "x"})");
+  EXPECT_EQ(json_text(llama.hugging_face_values()),
+            R"({"eos_token_id":2,"max_position_embeddings":64,"num_hidden_layers":2,"rms_norm_eps":1e-05,"rope.scaling.type":"linear"})");
+  const Config gpt2 =
+      gguf(R"({"general.architecture": "gpt2", "gpt2.block_count": 2, "gpt2.embedding_length": 8, "gpt2.feed_forward_length": 32,
+               "gpt2.attention.head_count": 2, "gpt2.attention.layer_norm_epsilon": 1, "gpt2.context_length": 64, "gpt2.vocab_size": 9})");
+  EXPECT_EQ(json_text(gpt2.hugging_face_values()),
+            R"({"layer_norm_epsilon":1,"n_embd":8,"n_head":2,"n_inner":32,"n_layer":2,"n_positions":64,"vocab_size":9})");
+  // Whatever is asked of the GGUF, the folder answers the same.
+  const Config copy(Container::kFolder, "config.json", gpt2.hugging_face_values());
+  for (const char* key : {"num_hidden_layers", "n_layer", "hidden_size", "n_ctx", "max_position_embeddings", "layer_norm_eps"})
+    EXPECT_EQ(copy.dimension(key).value_or(0), gpt2.dimension(key).value_or(-1)) << key;
+}
+
 TEST(Config, NullIsAbsent) {
   const Config c = folder(R"({"sliding_window": null, "flag": null})");
   EXPECT_FALSE(c.has("sliding_window"));

@@ -8,16 +8,14 @@
 namespace sb {
 namespace {
 
-constexpr uint64_t kLongestHeader = 100'000'000;  // bytes; the reference implementation's own bound
-
 struct StoredType {
   std::string_view name;
   Dtype dtype;
   bool is_i64;
 };
 constexpr StoredType kStoredTypes[] = {
-    {"F32", Dtype::kF32, false}, {"F16", Dtype::kF16, false}, {"BF16", Dtype::kBF16, false},
-    {"I32", Dtype::kI32, false}, {"I64", Dtype::kI32, true},
+    {"F32", Dtype::kF32, false}, {"F16", Dtype::kF16, false}, {"BF16", Dtype::kBF16, false}, {"I32", Dtype::kI32, false},
+    {"I64", Dtype::kI32, true},  {"U32", Dtype::kI32, false}, {"U8", Dtype::kU8, false},     {"I8", Dtype::kU8, false},
 };
 
 std::unexpected<Error> corrupt(std::string_view file, std::string_view place, std::string_view why) {
@@ -94,7 +92,7 @@ Result<uint64_t> safetensors_head_bytes(std::span<const std::byte> first, uint64
   if (file_size < 8 || first.size() < 8) return err(Code::kModelTruncated, {{"file", file}, {"size", file_size}, {"needed", 8}});
   uint64_t n = 0;
   std::memcpy(&n, first.data(), sizeof n);
-  if (n < 2 || n > kLongestHeader) {
+  if (n < 2 || n > kLongestSafetensorsHeader) {
     const std::string_view why = foreign_file({reinterpret_cast<const char*>(first.data()), first.size()});
     return not_a_model(why.empty() ? "it does not begin with the length of a safetensors header" : why);
   }
@@ -128,23 +126,33 @@ Result<WeightStore> safetensors_read(std::span<const std::byte> bytes, std::stri
   return store;
 }
 
-std::vector<std::byte> write_safetensors(std::span<const SafetensorsEntry> entries) {
+std::string safetensors_head(std::span<const SafetensorsPlan> tensors) {
   OrderedJson header = OrderedJson::object();
   uint64_t offset = 0;
-  for (const SafetensorsEntry& entry : entries) {
-    SB_ASSERT(dense_bytes(entry.dtype, entry.shape).value_or(UINT64_MAX) == entry.bytes.size());
+  for (const SafetensorsPlan& tensor : tensors) {
     OrderedJson shape = OrderedJson::array();
-    for (int i = 0; i < entry.shape.rank(); ++i) shape.push_back(entry.shape[i]);
-    header[entry.name] = {{"dtype", dtype_name(entry.dtype)}, {"shape", shape}, {"data_offsets", {offset, offset + entry.bytes.size()}}};
-    offset += entry.bytes.size();
+    for (int i = 0; i < tensor.shape.rank(); ++i) shape.push_back(tensor.shape[i]);
+    header[std::string(tensor.name)] = {{"dtype", tensor.type}, {"shape", shape}, {"data_offsets", {offset, offset + tensor.n_bytes}}};
+    offset += tensor.n_bytes;
   }
   std::string text = json_text(header);
-  text.append((8 - text.size() % 8) % 8, ' ');  // so that the data begin at a multiple of 8
-  std::vector<std::byte> out(8 + text.size() + offset);
+  text.append((8 - text.size() % 8) % 8, ' ');
   const uint64_t n_header = text.size();
-  std::memcpy(out.data(), &n_header, 8);
-  std::memcpy(out.data() + 8, text.data(), text.size());
-  std::byte* to = out.data() + 8 + text.size();
+  return std::string(reinterpret_cast<const char*>(&n_header), sizeof n_header) + text;
+}
+
+std::vector<std::byte> write_safetensors(std::span<const SafetensorsEntry> entries) {
+  std::vector<SafetensorsPlan> plans;
+  uint64_t n_data = 0;
+  for (const SafetensorsEntry& entry : entries) {
+    SB_ASSERT(dense_bytes(entry.dtype, entry.shape).value_or(UINT64_MAX) == entry.bytes.size());
+    plans.push_back({entry.name, dtype_name(entry.dtype), entry.shape, entry.bytes.size()});
+    n_data += entry.bytes.size();
+  }
+  const std::string head = safetensors_head(plans);
+  std::vector<std::byte> out(head.size() + n_data);
+  std::memcpy(out.data(), head.data(), head.size());
+  std::byte* to = out.data() + head.size();
   for (const SafetensorsEntry& entry : entries) {
     if (!entry.bytes.empty()) std::memcpy(to, entry.bytes.data(), entry.bytes.size());
     to += entry.bytes.size();

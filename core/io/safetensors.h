@@ -15,6 +15,8 @@
 
 namespace sb {
 
+inline constexpr uint64_t kLongestSafetensorsHeader = 100'000'000;  // bytes; the reference implementation's own bound
+
 /// Bytes of length field and header together, told from the first 8 bytes (fewer only when the file is shorter).
 /// Errors: kNotAModel, kModelTruncated.
 Result<uint64_t> safetensors_head_bytes(std::span<const std::byte> first, uint64_t file_size, std::string_view file);
@@ -26,6 +28,15 @@ Result<std::vector<TensorPlace>> safetensors_parse_head(std::span<const std::byt
 
 /// All tensors of a file that lies in memory, NaN and infinity allowed: golden inputs and outputs.
 Result<WeightStore> safetensors_read(std::span<const std::byte> bytes, std::string_view file);
+
+/// A tensor of a file that is yet to be written; `type` as safetensors spells it.
+struct SafetensorsPlan {
+  std::string_view name, type;
+  Shape shape;
+  uint64_t n_bytes;
+};
+/// The head of a file with these tensors one after another; the data, which follow it, begin at a multiple of 8.
+std::string safetensors_head(std::span<const SafetensorsPlan> tensors);
 
 struct SafetensorsEntry {
   std::string name;

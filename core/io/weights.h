@@ -1,6 +1,7 @@
 // The tensors of a model by name, and a scope that walks the names: w["model.layers"][3]["self_attn.q_proj"].
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -9,6 +10,7 @@
 
 #include "base/memory.h"
 #include "base/result.h"
+#include "formats/planes.h"
 #include "tensor/tensor.h"
 
 namespace sb {
@@ -17,10 +19,15 @@ struct WeightTensor {
   std::string name;  // as the file has it
   std::string file;  // the file it came from
   Dtype dtype = Dtype::kF32;
-  Shape shape;  // outermost first, [N, K]
-  Block block;  // dense rows
+  Shape shape;                          // outermost first, [N, K]
+  Block block;                          // dense rows; empty for kPlanes
+  const PlaneMatrix* planes = nullptr;  // kPlanes: the matrix of which this tensor is rows first_row … first_row + N − 1
+  int64_t first_row = 0;
+  std::string array_of = "";  // an array of a stored matrix (its planes, scales …), not a tensor of the model
 
-  TensorView view() const { return {block.data(), dtype, shape, shape.rank() ? dtype_bytes(dtype, shape[-1]) : int64_t(block.size())}; }
+  TensorView view() const {
+    return {block.data(), dtype, shape, shape.rank() ? dtype_bytes(dtype, shape[-1]) : int64_t(block.size()), planes, first_row};
+  }
 };
 
 enum class Container : uint8_t { kGguf, kFolder };
@@ -37,13 +44,25 @@ class WeightStore {
   const std::vector<std::unique_ptr<WeightTensor>>& tensors() const { return tensors_; }
   const std::string& file() const { return file_; }
   Container container() const { return container_; }
+  /// Bytes of all blocks.
   uint64_t n_bytes() const;
+  /// Takes out the tensors that `is_chosen` names and frees their blocks; returns how many bytes those were.
+  uint64_t remove(const std::function<bool(const WeightTensor&)>& is_chosen);
+  /// Errors: kModelCorrupt when the new name is there already.
+  Status rename(std::string_view from, std::string to);
+
+  /// Keeps a matrix for the tensors that are rows of it; it does not move. Nothing when the name is there already.
+  PlaneMatrix* add_matrix(std::string_view name, const PlaneMatrix& matrix);
+  PlaneMatrix* find_matrix(std::string_view name);
+  using Matrices = std::map<std::string, std::unique_ptr<PlaneMatrix>, std::less<>>;
+  const Matrices& matrices() const { return matrices_; }
 
  private:
   std::string file_;
   Container container_;
   std::vector<std::unique_ptr<WeightTensor>> tensors_;  // in file order
   std::map<std::string, size_t, std::less<>> index_;
+  Matrices matrices_;
 };
 
 /// A family's translation of a Hugging Face tensor name to the name in its file; "" when the file has no such tensor.
@@ -58,6 +77,8 @@ class Weights {
   Weights operator[](int64_t index) const { return (*this)[std::to_string(index)]; }
   /// The tensor at `path().name`, or nullptr.
   const WeightTensor* tensor(std::string_view name) const;
+  /// The Hugging Face name of `name` here.
+  std::string path(std::string_view name) const;
   bool has(std::string_view name) const { return tensor(name) != nullptr; }
   /// The full name, both as Hugging Face has it and, where it differs, as the file does: for errors.
   std::string full_name(std::string_view name) const;

@@ -42,7 +42,7 @@ Result<std::vector<float>> rope_frequencies(const Config& config, const Json* pa
   std::vector<float> frequencies;
   for (int64_t i = 0; i < n_rot / 2; ++i) frequencies.push_back(float(std::pow(theta, -2.0 * double(i) / double(n_rot))));
 
-  if (config.container() == Container::kGguf) {
+  if (config.gguf_conventions()) {
     // GGUF stores Llama 3's interpolation as ready divisors, linear scaling as metadata.
     SB_TRY(std::string type, config.text_or("rope.scaling.type", "none"));
     SB_TRY(double factor, config.number_or("rope.scaling.factor", 1.0));
@@ -108,12 +108,16 @@ std::string gguf_name(std::string_view name, std::string_view prefix, std::initi
   return inner.empty() ? "" : "blk." + std::string(name.substr(0, dot)) + "." + inner;
 }
 
-void decoder_trip(Plan& plan, const Pass& pass, const DecoderShape& shape, Ref x, const std::function<Ref(Ref x, int64_t layer)>& layer,
-                  const std::function<Ref(Ref x)>& norm, const Weights& head, float logit_softcap) {
-  for (int64_t i = 0; i < shape.n_layers; ++i) {
+void decoder_trip(Plan& plan, const Pass& pass, const DecoderShape& shape, const std::function<Ref()>& embed,
+                  const std::function<Ref(Ref x, int64_t layer)>& layer, const std::function<Ref(Ref x)>& norm, const Weights& head,
+                  float logit_softcap) {
+  Ref x = pass.first_layer > 0 ? plan.input("x", shape.hidden) : embed();
+  const int64_t end = pass.end_layer < 0 ? shape.n_layers : pass.end_layer;
+  for (int64_t i = pass.first_layer; i < end; ++i) {
     x = layer(x, i);
     if (i == 0 && pass.hidden_states) plan.output("hidden_1", x);
   }
+  if (pass.end_layer >= 0) return plan.output("y", x);
   if (pass.hidden_states) plan.output("hidden_last", norm(x));
   if (pass.logits == Pass::Logits::kNone) return;
   if (pass.logits == Pass::Logits::kLast && pass.n_tokens > 1) x = last_row(plan, x);

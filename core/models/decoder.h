@@ -40,9 +40,10 @@ struct NameRow {
 std::string gguf_name(std::string_view name, std::string_view prefix, std::initializer_list<NameRow> layer,
                       std::initializer_list<NameRow> outside);
 
-/// Runs `layer` for every layer between an embedded x and the logits, and names the outputs that the pass wants.
+/// Runs `layer` for every layer between what `embed` gives and the logits, and names the outputs that the pass wants.
 /// x [T, D]; `norm` is the final norm; `head` holds the output matrix [V, D].
-void decoder_trip(Plan& plan, const Pass& pass, const DecoderShape& shape, Ref x, const std::function<Ref(Ref x, int64_t layer)>& layer,
-                  const std::function<Ref(Ref x)>& norm, const Weights& head, float logit_softcap = 0);
+void decoder_trip(Plan& plan, const Pass& pass, const DecoderShape& shape, const std::function<Ref()>& embed,
+                  const std::function<Ref(Ref x, int64_t layer)>& layer, const std::function<Ref(Ref x)>& norm, const Weights& head,
+                  float logit_softcap = 0);
 
 }  // namespace sb

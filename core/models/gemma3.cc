@@ -39,10 +39,10 @@ class Gemma3 final : public ModelGraph {
   DecoderShape shape() const override { return c_; }
 
   void build(Plan& plan, const Pass& pass) const override {
-    Ref x = embedding(plan, w_["model.embed_tokens"], {.scale = float(std::sqrt(double(c_.hidden)))});  // [T, D]
     Ref turns = rope_table(plan, plan.constant(c_.frequencies)), window_turns = rope_table(plan, plan.constant(c_.window_frequencies));
     decoder_trip(
-        plan, pass, c_, x, [&](Ref h, int64_t i) { return layer(plan, h, c_.slides[size_t(i)] ? window_turns : turns, i); },
+        plan, pass, c_, [&] { return embedding(plan, w_["model.embed_tokens"], {.scale = float(std::sqrt(double(c_.hidden)))}); },
+        [&](Ref h, int64_t i) { return layer(plan, h, c_.slides[size_t(i)] ? window_turns : turns, i); },
         [&](Ref h) { return norm(plan, h, w_["model.norm"]); }, c_.tied_head ? w_["model.embed_tokens"] : w_["lm_head"],
         float(c_.logit_softcap));
   }
@@ -54,10 +54,10 @@ class Gemma3 final : public ModelGraph {
     const Weights at = w_["model.layers"][i];
     const Rope heads{int32_t(c_.head_dim), RopeStyle::kHalves};
     Ref h = norm(plan, x, at["input_layernorm"]);
-    Ref q = norm(plan, linear(plan, h, at["self_attn.q_proj"]), at["self_attn.q_norm"]);  // [T, H·dh], a head a run
-    Ref k = norm(plan, linear(plan, h, at["self_attn.k_proj"]), at["self_attn.k_norm"]);  // [T, K·dh]
-    Ref v = linear(plan, h, at["self_attn.v_proj"]);                                      // [T, K·dh]
-    Ref a = cached_attention(plan, rope(plan, q, turns, heads), rope(plan, k, turns, heads), v,
+    const auto qkv = linears(plan, h, {at["self_attn.q_proj"], at["self_attn.k_proj"], at["self_attn.v_proj"]});
+    Ref q = norm(plan, qkv[0], at["self_attn.q_norm"]);  // [T, H·dh], a head a run
+    Ref k = norm(plan, qkv[1], at["self_attn.k_norm"]);  // [T, K·dh]
+    Ref a = cached_attention(plan, rope(plan, q, turns, heads), rope(plan, k, turns, heads), qkv[2],
                              {.layer = int32_t(i),
                               .n_heads = int32_t(c_.n_heads),
                               .n_kv_heads = int32_t(c_.n_kv_heads),
@@ -67,8 +67,8 @@ class Gemma3 final : public ModelGraph {
                               .softcap = float(c_.attention_softcap)});
     x = add(plan, x, norm(plan, linear(plan, a, at["self_attn.o_proj"]), at["post_attention_layernorm"]));
     h = norm(plan, x, at["pre_feedforward_layernorm"]);
-    Ref mlp = linear(plan, glu(plan, linear(plan, h, at["mlp.gate_proj"]), linear(plan, h, at["mlp.up_proj"]), {Activation::kGeluTanh}),
-                     at["mlp.down_proj"]);
+    const auto gate_up = linears(plan, h, {at["mlp.gate_proj"], at["mlp.up_proj"]});  // [T, F]
+    Ref mlp = linear(plan, glu(plan, gate_up[0], gate_up[1], {Activation::kGeluTanh}), at["mlp.down_proj"]);
     return add(plan, x, norm(plan, mlp, at["post_feedforward_layernorm"]));
   }
 
@@ -79,9 +79,8 @@ class Gemma3 final : public ModelGraph {
 Result<std::unique_ptr<ModelGraph>> open_gemma3(const Config& config, WeightStore& weights) {
   Gemma3Config c;
   SB_TRY(static_cast<DecoderConfig&>(c), read_decoder_config(config));
-  const bool gguf = config.container() == Container::kGguf;
-  const Weights w(weights, gguf ? gemma3_gguf_name : nullptr);
-  c.norm_offset = gguf ? 0 : 1;
+  const Weights w(weights, config.container() == Container::kGguf ? gemma3_gguf_name : nullptr);
+  c.norm_offset = config.gguf_conventions() ? 0 : 1;
   c.tied_head = !w["lm_head"].has("weight");
   SB_TRY(int64_t window, config.dimension_or("sliding_window", 0));
   c.window = int32_t(window);

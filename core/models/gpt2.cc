@@ -27,10 +27,10 @@ class Gpt2 final : public ModelGraph {
   DecoderShape shape() const override { return c_; }
 
   void build(Plan& plan, const Pass& pass) const override {
-    Ref x = add(plan, embedding(plan, w_["wte"]), embedding(plan, w_["wpe"], {.by_position = true}));  // [T, D]
     decoder_trip(
-        plan, pass, c_, x, [&](Ref h, int64_t i) { return layer(plan, h, i); },
-        [&](Ref h) { return layer_norm(plan, h, w_["ln_f"], c_.norm_eps); }, c_.tied_head ? w_["wte"] : root_["lm_head"]);
+        plan, pass, c_, [&] { return add(plan, embedding(plan, w_["wte"]), embedding(plan, w_["wpe"], {.by_position = true})); },
+        [&](Ref h, int64_t i) { return layer(plan, h, i); }, [&](Ref h) { return layer_norm(plan, h, w_["ln_f"], c_.norm_eps); },
+        c_.tied_head ? w_["wte"] : root_["lm_head"]);
   }
 
  private:
@@ -54,7 +54,7 @@ class Gpt2 final : public ModelGraph {
   Weights root_, w_;
 };
 
-/// Hugging Face keeps these matrices as [K, N] (its Conv1D); a linear layer wants [N, K].
+/// Hugging Face keeps these matrices as [K, N] (its Conv1D); a linear layer wants [N, K], which is how GGUF has them.
 Status transpose(WeightTensor& tensor) {
   if (dtype_row(tensor.dtype).block != 1 || tensor.shape.rank() != 2) {
     return err(Code::kShapeMismatch, {{"what", tensor.name}, {"shape", tensor.shape.text()}, {"expected", "a float matrix [K, N]"}});
@@ -95,7 +95,7 @@ Result<std::unique_ptr<ModelGraph>> open_gpt2(const Config& config, WeightStore&
                                       {"shape", positions->shape.text()},
                                       {"expected", "a row for each of " + std::to_string(c.context) + " positions"}});
   }
-  if (!gguf) {
+  if (!config.gguf_conventions()) {
     for (int64_t i = 0; i < c.n_layers; ++i) {
       for (const char* name : {"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"}) {
         if (WeightTensor* tensor = weights.find(w["h"][i][name].full_name("weight"))) SB_OK(transpose(*tensor));

@@ -15,6 +15,9 @@ struct Pass {
   int64_t n_tokens = 1;
   enum class Logits { kNone, kLast, kAll } logits = Logits::kLast;  // output "logits": [1, V] or [T, V]
   bool hidden_states = false;  // outputs "hidden_1" (after the first layer) and "hidden_last" (after the final norm): [T, D]
+  // A stretch of the model: layers first_layer … end_layer − 1 (−1: to the logits). From a later layer on, x [T, D] is the input "x";
+  // before the last, it is the output "y". For calibration, which goes layer by layer.
+  int64_t first_layer = 0, end_layer = -1;
 };
 
 struct DecoderShape {

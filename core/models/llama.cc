@@ -32,11 +32,11 @@ class Llama final : public ModelGraph {
   DecoderShape shape() const override { return c_; }
 
   void build(Plan& plan, const Pass& pass) const override {
-    Ref x = embedding(plan, w_["model.embed_tokens"]);  // [T, D]
     Ref turns = rope_table(plan, plan.constant(c_.frequencies));
     decoder_trip(
-        plan, pass, c_, x, [&](Ref h, int64_t i) { return layer(plan, h, turns, i); },
-        [&](Ref h) { return rms_norm(plan, h, w_["model.norm"], c_.norm_eps); }, c_.tied_head ? w_["model.embed_tokens"] : w_["lm_head"]);
+        plan, pass, c_, [&] { return embedding(plan, w_["model.embed_tokens"]); },
+        [&](Ref h, int64_t i) { return layer(plan, h, turns, i); }, [&](Ref h) { return rms_norm(plan, h, w_["model.norm"], c_.norm_eps); },
+        c_.tied_head ? w_["model.embed_tokens"] : w_["lm_head"]);
   }
 
  private:
@@ -44,10 +44,10 @@ class Llama final : public ModelGraph {
     const Weights at = w_["model.layers"][i];
     const Rope heads{int32_t(c_.head_dim), c_.rope_style};
     Ref h = rms_norm(plan, x, at["input_layernorm"], c_.norm_eps);
-    Ref q = rope(plan, linear(plan, h, at["self_attn.q_proj"]), turns, heads);  // [T, H·dh]
-    Ref k = rope(plan, linear(plan, h, at["self_attn.k_proj"]), turns, heads);  // [T, K·dh]
-    Ref v = linear(plan, h, at["self_attn.v_proj"]);                            // [T, K·dh]
-    Ref a = cached_attention(plan, q, k, v,
+    const auto qkv = linears(plan, h, {at["self_attn.q_proj"], at["self_attn.k_proj"], at["self_attn.v_proj"]});
+    Ref q = rope(plan, qkv[0], turns, heads);  // [T, H·dh]
+    Ref k = rope(plan, qkv[1], turns, heads);  // [T, K·dh]
+    Ref a = cached_attention(plan, q, k, qkv[2],
                              {.layer = int32_t(i),
                               .n_heads = int32_t(c_.n_heads),
                               .n_kv_heads = int32_t(c_.n_kv_heads),
@@ -56,9 +56,8 @@ class Llama final : public ModelGraph {
                               .window = c_.window});
     x = add(plan, x, linear(plan, a, at["self_attn.o_proj"]));
     h = rms_norm(plan, x, at["post_attention_layernorm"], c_.norm_eps);
-    return add(plan, x,
-               linear(plan, glu(plan, linear(plan, h, at["mlp.gate_proj"]), linear(plan, h, at["mlp.up_proj"]), {Activation::kSilu}),
-                      at["mlp.down_proj"]));
+    const auto gate_up = linears(plan, h, {at["mlp.gate_proj"], at["mlp.up_proj"]});  // [T, F]
+    return add(plan, x, linear(plan, glu(plan, gate_up[0], gate_up[1], {Activation::kSilu}), at["mlp.down_proj"]));
   }
 
   LlamaConfig c_;
@@ -68,9 +67,10 @@ class Llama final : public ModelGraph {
 Result<std::unique_ptr<ModelGraph>> open_llama(const Config& config, WeightStore& weights) {
   LlamaConfig c;
   SB_TRY(static_cast<DecoderConfig&>(c), read_decoder_config(config));
-  const bool gguf = config.container() == Container::kGguf;
-  const Weights w(weights, gguf ? llama_gguf_name : nullptr);
+  const bool gguf = config.gguf_conventions();
+  const Weights w(weights, config.container() == Container::kGguf ? llama_gguf_name : nullptr);
   c.tied_head = !w["lm_head"].has("weight");
+  // GGUF calls Mistral "llama" too. Hugging Face's Llama knows no window, whatever config.json says.
   if (config.architecture() == "mistral" || gguf) {
     SB_TRY(int64_t window, config.dimension_or("sliding_window", 0));
     c.window = int32_t(window);

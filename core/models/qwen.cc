@@ -37,28 +37,27 @@ class Qwen final : public ModelGraph {
   DecoderShape shape() const override { return c_; }
 
   void build(Plan& plan, const Pass& pass) const override {
-    Ref x = embedding(plan, w_["model.embed_tokens"]);  // [T, D]
     Ref turns = rope_table(plan, plan.constant(c_.frequencies));
     decoder_trip(
-        plan, pass, c_, x, [&](Ref h, int64_t i) { return layer(plan, h, turns, i); },
-        [&](Ref h) { return rms_norm(plan, h, w_["model.norm"], c_.norm_eps); }, c_.tied_head ? w_["model.embed_tokens"] : w_["lm_head"]);
+        plan, pass, c_, [&] { return embedding(plan, w_["model.embed_tokens"]); },
+        [&](Ref h, int64_t i) { return layer(plan, h, turns, i); }, [&](Ref h) { return rms_norm(plan, h, w_["model.norm"], c_.norm_eps); },
+        c_.tied_head ? w_["model.embed_tokens"] : w_["lm_head"]);
   }
 
  private:
   /// Queries or keys, turned.
-  Ref heads(Plan& plan, Ref h, const Weights& projection, const Weights& norm, Ref turns) const {  // h [T, D]
-    Ref x = linear(plan, h, projection);                                                           // [T, H·dh] or [T, K·dh]
-    if (c_.norms_heads) x = rms_norm(plan, x, norm, c_.norm_eps);                                  // a head a run
+  Ref heads(Plan& plan, Ref x, const Weights& norm, Ref turns) const {  // x [T, H·dh] or [T, K·dh]
+    if (c_.norms_heads) x = rms_norm(plan, x, norm, c_.norm_eps);       // a head a run
     return rope(plan, x, turns, {int32_t(c_.head_dim), RopeStyle::kHalves});
   }
 
   Ref layer(Plan& plan, Ref x, Ref turns, int64_t i) const {  // x [T, D]
     const Weights at = w_["model.layers"][i];
     Ref h = rms_norm(plan, x, at["input_layernorm"], c_.norm_eps);
-    Ref q = heads(plan, h, at["self_attn.q_proj"], at["self_attn.q_norm"], turns);  // [T, H·dh]
-    Ref k = heads(plan, h, at["self_attn.k_proj"], at["self_attn.k_norm"], turns);  // [T, K·dh]
-    Ref v = linear(plan, h, at["self_attn.v_proj"]);                                // [T, K·dh]
-    Ref a = cached_attention(plan, q, k, v,
+    const auto qkv = linears(plan, h, {at["self_attn.q_proj"], at["self_attn.k_proj"], at["self_attn.v_proj"]});
+    Ref q = heads(plan, qkv[0], at["self_attn.q_norm"], turns);  // [T, H·dh]
+    Ref k = heads(plan, qkv[1], at["self_attn.k_norm"], turns);  // [T, K·dh]
+    Ref a = cached_attention(plan, q, k, qkv[2],
                              {.layer = int32_t(i),
                               .n_heads = int32_t(c_.n_heads),
                               .n_kv_heads = int32_t(c_.n_kv_heads),
@@ -67,8 +66,8 @@ class Qwen final : public ModelGraph {
                               .window = c_.window_of(i)});
     x = add(plan, x, linear(plan, a, at["self_attn.o_proj"]));
     h = rms_norm(plan, x, at["post_attention_layernorm"], c_.norm_eps);
-    Ref gated = glu(plan, linear(plan, h, at["mlp.gate_proj"]), linear(plan, h, at["mlp.up_proj"]), {Activation::kSilu});  // [T, F]
-    return add(plan, x, linear(plan, gated, at["mlp.down_proj"]));
+    const auto gate_up = linears(plan, h, {at["mlp.gate_proj"], at["mlp.up_proj"]});  // [T, F]
+    return add(plan, x, linear(plan, glu(plan, gate_up[0], gate_up[1], {Activation::kSilu}), at["mlp.down_proj"]));
   }
 
   QwenConfig c_;

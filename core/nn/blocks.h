@@ -2,6 +2,8 @@
 // kTensorMissing {file, tensor}.
 #pragma once
 
+#include <vector>
+
 #include "io/weights.h"
 #include "ops/ops.h"
 
@@ -15,6 +17,10 @@ Ref embedding(Plan& plan, const Weights& at, Embed op = {});  // → [T, D]
 
 /// x · Wᵀ + b with at.weight [N, K] and, where the file has it, at.bias [N].
 Ref linear(Plan& plan, Ref x, const Weights& at);  // [T, K] → [T, N]
+
+/// Linear layers that read one x, in order. Where the file keeps their matrices as neighbouring rows of one matrix of sign planes, one
+/// product serves them all.
+std::vector<Ref> linears(Plan& plan, Ref x, std::initializer_list<Weights> at);  // [T, K] → [T, N] each
 
 /// Root mean square norm by at.weight, over runs of its length: whole rows, or each head.
 Ref rms_norm(Plan& plan, Ref x, const Weights& at, double eps, float offset = 0);  // [T, D] → [T, D]

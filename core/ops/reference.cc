@@ -5,13 +5,14 @@
 #include <vector>
 
 #include "formats/decode.h"
+#include "formats/planes.h"
 
 namespace sb {
 namespace {
 
 std::vector<float> decoded_row(const TensorView& w, int64_t r) {
   std::vector<float> row(size_t(w.shape[-1]));
-  decode_row(w.dtype, w.row_bytes_at(r), row.data(), w.shape[-1]);
+  decode_row(w, r, row.data(), w.shape[-1]);
   return row;
 }
 

@@ -1,4 +1,5 @@
 // What an element is. One row a type: name, GGUF's number (or -1), elements and bytes of its smallest storable block.
+// Planes stands for every code of formats/planes.h: its bytes are whole arrays beside the tensor, not blocks in its rows.
 #pragma once
 
 #include <cstddef>
@@ -24,7 +25,9 @@ namespace sb {
   ROW(Q3_K,   11, 256, 110)       \
   ROW(Q4_K,   12, 256, 144)       \
   ROW(Q5_K,   13, 256, 176)       \
-  ROW(Q6_K,   14, 256, 210)
+  ROW(Q6_K,   14, 256, 210)       \
+  ROW(U8,     -1,   1,   1)       \
+  ROW(Planes, -1,  1,   0)
 // clang-format on
 
 enum class Dtype : uint8_t {
@@ -52,7 +55,7 @@ constexpr const char* dtype_name(Dtype dtype) { return dtype_row(dtype).name; }
 
 constexpr std::optional<Dtype> dtype_from_gguf(int64_t number) {
   for (size_t i = 0; i < kDtypeCount; ++i) {
-    if (kDtypeRows[i].gguf == number) return Dtype(i);
+    if (number >= 0 && kDtypeRows[i].gguf == number) return Dtype(i);
   }
   return std::nullopt;
 }

@@ -40,13 +40,18 @@ class Shape {
   int rank_ = 0;
 };
 
+struct PlaneMatrix;  // formats/planes.h
+
 /// Memory seen as rows: `data` is the first row, rows are `row_bytes` apart, elements in a row are dense.
-/// shape [.., K]: leading dimensions count rows.
+/// shape [.., K]: leading dimensions count rows. A matrix of kPlanes has no rows of its own: it is rows [first_row, first_row + N) of
+/// `planes`, and `data` is null.
 struct TensorView {
   const std::byte* data = nullptr;
   Dtype dtype = Dtype::kF32;
   Shape shape;
   int64_t row_bytes = 0;
+  const PlaneMatrix* planes = nullptr;
+  int64_t first_row = 0;
 
   template <class T>
   const T* row(int64_t r) const {
@@ -65,7 +70,7 @@ struct MutableTensorView {
   T* row(int64_t r) const {
     return reinterpret_cast<T*>(data + r * row_bytes);
   }
-  operator TensorView() const { return {data, dtype, shape, row_bytes}; }
+  operator TensorView() const { return {data, dtype, shape, row_bytes, nullptr, 0}; }
 };
 
 /// Bytes of a dense tensor. Errors: kShapeMismatch when the last dimension is no multiple of the type's block, a dimension is negative,

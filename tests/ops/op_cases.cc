@@ -5,6 +5,7 @@
 
 #include "formats/decode.h"
 #include "formats/list.h"
+#include "formats/planes.h"
 
 namespace sb {
 
@@ -49,6 +50,36 @@ Ref Sources::w(Dtype dtype, int64_t n, int64_t k) {
   const Ref ref = plan_.weight({bytes->data(), dtype, {n, k}, row_bytes});
   bytes_.push_back(std::move(bytes));
   return ref;
+}
+
+template <class T, class F>
+T* Sources::numbers(int64_t n, F make) {
+  bytes_.push_back(std::make_unique<std::vector<std::byte>>(size_t(n) * sizeof(T)));
+  T* to = reinterpret_cast<T*>(bytes_.back()->data());
+  for (int64_t i = 0; i < n; ++i) to[i] = make();
+  return to;
+}
+
+Ref Sources::planes(const char* format, const char* refine, int64_t n, int64_t k, int64_t first_row) {
+  std::normal_distribution<float> scale(1, 0.3f);
+  auto m = std::make_unique<PlaneMatrix>();
+  m->n_rows = plane_rows(n + first_row);
+  m->n_columns = plane_columns(k);
+  m->segment = plane_segment(m->n_rows);
+  m->hadamard = plane_hadamard(k);
+  auto word = [&] { return uint32_t(random_()); };
+  auto half = [&] { return float_to_half(scale(random_)); };
+  if (m->hadamard) m->signs = numbers<uint32_t>(m->words_per_row(), word);
+  m->n_sets = m->max_sets = *refine ? 2 : 1;
+  for (int set = 0; set < m->n_sets; ++set) {
+    PlaneSet& s = m->sets[set];
+    s.code = plane_format(set ? refine : format)->code;
+    s.words = numbers<uint32_t>(m->n_rows * s.code.n_planes * m->words_per_row(), word);
+    s.row_scale = numbers<uint16_t>(m->n_rows, half);
+    if (set == 0) s.column_scale = numbers<uint16_t>(m->n_columns, half);  // a set without column scales is one of all 1
+  }
+  matrices_.push_back(std::move(m));
+  return plan_.weight({nullptr, Dtype::kPlanes, {n, k}, 0, matrices_.back().get(), first_row});
 }
 
 Ref Sources::v(int64_t n, float mean) {
@@ -96,7 +127,7 @@ void add_matmul(std::vector<OpCase>& cases) {
                       {4, 64, 256, false},  {7, 49, 768, true},   {64, 130, 576, false}};
   for (size_t d = 0; d < kDtypeCount; ++d) {
     const Dtype dtype = Dtype(d);
-    if (dtype == Dtype::kI32) continue;
+    if (dtype == Dtype::kI32 || dtype == Dtype::kU8 || dtype == Dtype::kPlanes) continue;
     for (const Row& r : rows) {
       const int64_t block = dtype_row(dtype).block;
       const bool packs = block > 1 && r.t <= 3;
@@ -110,6 +141,39 @@ void add_matmul(std::vector<OpCase>& cases) {
                        },
                        double(r.t * r.n * k)});
     }
+  }
+}
+
+void add_planes(std::vector<OpCase>& cases) {
+  struct Row {
+    int64_t t, n, k, first_row;
+    bool bias;
+  };
+  // 576 and 960 have segments of 192, 640 of 160; 33 rows and 100 columns are padded; rows 70 … begin inside a segment.
+  const Row rows[] = {{1, 576, 576, 0, false}, {1, 960, 1536, 0, true},  {2, 33, 256, 0, false},   {3, 100, 96, 70, true},
+                      {4, 64, 256, 0, false},  {7, 640, 64, 0, true},    {64, 130, 576, 70, true}, {5, 65, 100, 0, false},
+                      {1, 65, 100, 0, true},   {17, 192, 1024, 0, false}};
+  auto add_case = [&](const char* format, const char* refine, const Row& r) {
+    cases.push_back(
+        {"matmul",
+         std::string(format) + (*refine ? "+" : "") + refine + " " + text({{"T", r.t}, {"N", r.n}, {"K", r.k}, {"first_row", r.first_row}}),
+         r.t, 0, 0, false, r.t <= 3 ? 1e-7 : 1e-11, r.t <= 3 ? "16-bit activations: 2^-15 of the largest in 32" : "f32 sums over K",
+         [=](Plan& p, Sources& s) {
+           const Ref w = s.planes(format, refine, r.n, r.k, r.first_row);
+           return matmul(p, s.x(r.k), w, r.bias ? s.v(r.n, 0) : Ref{});
+         },
+         double(r.t * r.n * r.k)});
+    cases.push_back({"embed", std::string(format) + (*refine ? "+" : "") + refine + " " + text({{"T", r.t}, {"V", r.n}, {"D", r.k}}), r.t,
+                     0, 0, false, 1e-12, "f32 sums over taps and a Hadamard block", [=](Plan& p, Sources& s) {
+                       return embed(p, s.planes(format, refine, std::max(r.n, r.t), r.k, r.first_row), p.ids(), {});
+                     }});
+  };
+  for (const PlaneFormat& format : plane_formats()) {
+    for (const Row& r : rows) add_case(format.name, "", r);
+  }
+  for (const Row& r : rows) {
+    add_case("coded2", "coded2", r);
+    add_case("coded3", "plain2", r);
   }
 }
 
@@ -209,6 +273,7 @@ void add_rows(std::vector<OpCase>& cases) {
 std::vector<OpCase> op_cases() {
   std::vector<OpCase> cases;
   add_matmul(cases);
+  add_planes(cases);
   add_attention(cases);
   add_rows(cases);
   return cases;

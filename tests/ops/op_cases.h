@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "device/device.h"
+#include "formats/planes.h"
 #include "ops/ops.h"
 
 namespace sb {
@@ -23,6 +24,9 @@ class Sources {
   Ref x(int64_t width);
   /// A weight [n, k] of any stored type, about 1/√k in size.
   Ref w(Dtype dtype, int64_t n, int64_t k);
+  /// Rows first_row … first_row + n − 1 of an [n + first_row, k] matrix of sign planes: random bits, `refine` the code of a second set or
+  /// "".
+  Ref planes(const char* format, const char* refine, int64_t n, int64_t k, int64_t first_row = 0);
   /// A vector [n] around `mean`.
   Ref v(int64_t n, float mean = 1);
   /// What was in the cache before: fills `kv` up to `position` with normal numbers.
@@ -33,7 +37,10 @@ class Sources {
  private:
   Plan& plan_;
   std::mt19937_64 random_;
+  template <class T, class F>
+  T* numbers(int64_t n, F make);
   std::vector<std::unique_ptr<std::vector<std::byte>>> bytes_;
+  std::vector<std::unique_ptr<PlaneMatrix>> matrices_;
 };
 
 struct OpCase {

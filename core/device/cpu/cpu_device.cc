@@ -58,6 +58,7 @@ class CpuProgram final : public Program {
     SB_ASSERT(v.kind != ValueKind::kIds);
     if (!floats[size_t(index)].empty())
       return {reinterpret_cast<std::byte*>(const_cast<float*>(floats[size_t(index)].data())), Dtype::kF32, v.shape, 4 * v.shape[-1]};
+    SB_ASSERT(!v.weight.planes);
     return {const_cast<std::byte*>(v.weight.data), v.dtype, v.shape, v.weight.row_bytes};
   }
 
@@ -69,29 +70,35 @@ class CpuProgram final : public Program {
   std::byte* arena = nullptr;  // what the steps are bound to
 };
 
+/// Bytes of a node's packed input; 0 where it reads it as it is.
+int64_t packed_bytes(const KernelTable& table, const Plan& plan, const Node& node) {
+  if (!table.pack || !std::holds_alternative<MatMul>(node.op)) return 0;
+  const Shape& x = plan.values()[size_t(node.inputs[0])].shape;
+  return (table.packed_bytes(plan.values()[size_t(node.inputs[1])].weight, x[0], x[1]) + 63) / 64 * 64;
+}
+
+int64_t most_packed_bytes(const KernelTable& table, const Plan& plan) {
+  int64_t most = 0;
+  for (const Node& node : plan.nodes()) most = std::max(most, packed_bytes(table, plan, node));
+  return most;
+}
+
+/// Two places for packed inputs, in turn: one is filled while the other may still be read.
+constexpr int kPackedPlaces = 2;
+
 /// Turns nodes into steps: packs inputs where kernels want it, and lets threads meet only where two steps touch the same bytes.
 class Lowering {
  public:
   Lowering(CpuProgram& program, const KernelTable& table) : p_(program), table_(table) {}
 
   void run() {
-    for (const Node& node : p_.plan->nodes()) {
-      if (packs(node)) {
-        packed_bytes_ = std::max(packed_bytes_, p_.value(node.inputs[0]).shape[0] * PackedRow::n_bytes(p_.value(node.inputs[0]).shape[1]));
-      }
-    }
-    // Two places for packed inputs, in turn: one is filled while the other may still be read.
+    packed_bytes_ = most_packed_bytes(table_, *p_.plan);
     packed_at_ = p_.layout.n_bytes;
-    cache_at_ = p_.n_arena_bytes = packed_at_ + 2 * packed_bytes_;
+    cache_at_ = p_.n_arena_bytes = packed_at_ + kPackedPlaces * packed_bytes_;
     for (const Node& node : p_.plan->nodes()) lower(node);
   }
 
  private:
-  bool packs(const Node& node) const {
-    return table_.pack && std::holds_alternative<MatMul>(node.op) &&
-           matmul_packs(p_.value(node.inputs[1]).dtype, p_.value(node.inputs[0]).shape[0]);
-  }
-
   void lower(const Node& node) {
     CpuStep step{table_.by_op[node.op.index()], node.inputs, node.output};
     step.step.op = &node.op;
@@ -104,11 +111,14 @@ class Lowering {
     } else if (const Attention* op = std::get_if<Attention>(&node.op)) {
       touched.push_back({cache_at_ + 2 * op->layer, cache_at_ + 2 * op->layer + 2, false});
     }
-    if (packs(node)) {
-      if (packed_value_ != node.inputs[0]) {
+    if (packed_bytes(table_, *p_.plan, node) > 0) {
+      // Packed once for all who read it; matrices of planes have a rotation of their own.
+      const PlaneMatrix* planes = p_.value(node.inputs[1]).weight.planes;
+      if (packed_value_ != node.inputs[0] || packed_for_ != planes) {
         packed_value_ = node.inputs[0];
+        packed_for_ = planes;
         turn_ ^= 1;
-        CpuStep pack{table_.pack, {packed_value_, -1, -1, -1}, -1, packed_place()};
+        CpuStep pack{table_.pack, {packed_value_, node.inputs[1], -1, -1}, -1, packed_place()};
         pack.step.op = &node.op;
         std::vector<Range> packing = {{packed_place(), packed_place() + packed_bytes_, true}};
         touch(packed_value_, false, packing);
@@ -142,6 +152,7 @@ class Lowering {
   const KernelTable& table_;
   std::vector<Range> open_;  // touched since the threads last met
   int32_t packed_value_ = -1;
+  const PlaneMatrix* packed_for_ = nullptr;
   int64_t packed_at_ = 0, packed_bytes_ = 0, cache_at_ = 0;
   int turn_ = 0;
 };
@@ -158,6 +169,8 @@ class CpuDevice final : public Device {
     j["threads"] = pool_.size();
     return json_text(j);
   }
+
+  int n_threads() const override { return pool_.size(); }
 
   Result<std::unique_ptr<Program>> compile(std::unique_ptr<Plan> plan) override {
     SB_OK(plan->finish());
@@ -178,6 +191,21 @@ class CpuDevice final : public Device {
     return program;
   }
 
+  RunBytes measure(const Plan& plan, int64_t context) const override {
+    const int64_t packed = kPackedPlaces * most_packed_bytes(table_, plan);
+    return {uint64_t(plan_arena(plan).n_bytes + packed), uint64_t(scratch_stride(plan, context)) * uint64_t(pool_.size())};
+  }
+
+  Status fill(Program& program, std::string_view name, std::span<const float> values) override {
+    CpuProgram& p = static_cast<CpuProgram&>(program);
+    SB_OK(make_room(p, {}));
+    if (p.arena != arena_.data()) bind(p);
+    const std::span<float> to = p.output(name);
+    SB_ASSERT(to.size() == values.size());
+    std::copy(values.begin(), values.end(), to.begin());
+    return {};
+  }
+
   Status submit(Program& program, const Scalars& scalars) override {
     CpuProgram& p = static_cast<CpuProgram&>(program);
     SB_OK(make_room(p, scalars));
@@ -195,24 +223,27 @@ class CpuDevice final : public Device {
   bool idle() override { return true; }
 
  private:
-  /// Integers are for token ids; no kernel multiplies them.
+  /// Integers are token ids or codes of another format; no kernel multiplies them.
   Status check(const CpuProgram& p, const Node& node) const {
     for (int32_t in : node.inputs) {
-      if (in >= 0 && p.value(in).kind == ValueKind::kWeight && p.value(in).dtype == Dtype::kI32) {
-        return err(Code::kOpUnsupported, {{"device", "cpu"}, {"op", op_name(node.op)}, {"dtype", dtype_name(Dtype::kI32)}});
-      }
+      if (in < 0 || p.value(in).kind != ValueKind::kWeight) continue;
+      const Dtype dtype = p.value(in).dtype;
+      const bool takes_planes = std::holds_alternative<MatMul>(node.op) || std::holds_alternative<Embed>(node.op);
+      if (dtype == Dtype::kI32 || dtype == Dtype::kU8 || (dtype == Dtype::kPlanes && !takes_planes))
+        return err(Code::kOpUnsupported, {{"device", "cpu"}, {"op", op_name(node.op)}, {"dtype", dtype_name(dtype)}});
     }
     return {};
   }
+
+  /// Bytes of scratch a thread. Scores grow with the context; in steps, so that not every token takes new scratch.
+  int64_t scratch_stride(const Plan& plan, int64_t context) const { return table_.scratch_bytes(plan, (context + 1023) / 1024 * 1024); }
 
   Status make_room(const CpuProgram& p, const Scalars& scalars) {
     if (int64_t(arena_.size()) < p.n_arena_bytes) {
       arena_ = {};
       SB_TRY(arena_, Block::take(Tag::kActivations, uint64_t(p.n_arena_bytes)));
     }
-    // Scores grow with the context; in steps, so that not every token takes new scratch.
-    const int64_t context = (scalars.position + p.plan->n_tokens() + 1023) / 1024 * 1024;
-    const int64_t stride = table_.scratch_bytes(*p.plan, context);
+    const int64_t stride = scratch_stride(*p.plan, scalars.position + p.plan->n_tokens());
     if (stride > scratch_stride_) {
       scratch_ = {};
       scratch_stride_ = 0;
@@ -222,12 +253,15 @@ class CpuDevice final : public Device {
     return {};
   }
 
+  /// Resolves a program's pointers into the arena. All programs share it, and it moves when a larger one comes.
   void bind(CpuProgram& p) {
     p.arena = arena_.data();
     for (CpuStep& s : p.steps) {
       for (size_t i = 0; i < s.inputs.size(); ++i) {
         s.step.views.has[i] = s.inputs[i] >= 0 && p.value(s.inputs[i]).kind != ValueKind::kIds;
-        if (s.step.views.has[i]) s.step.views.in[i] = p.view(s.inputs[i]);
+        if (!s.step.views.has[i]) continue;
+        const Value& v = p.value(s.inputs[i]);
+        s.step.views.in[i] = v.weight.planes ? v.weight : TensorView(p.view(s.inputs[i]));
       }
       if (s.output >= 0) s.step.views.out = p.view(s.output);
       if (s.packed_at >= 0) s.step.packed = p.arena + s.packed_at;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "device/cpu/quantize_kernels.h"
 #include "ops/reference.h"
 
 namespace sb {
@@ -26,7 +27,7 @@ struct Worker {
 struct Step {
   const Op* op = nullptr;
   OpViews views;
-  std::byte* packed = nullptr;  // matmul and pack: the input in 16 bits (PackedRow)
+  std::byte* packed = nullptr;  // matmul and pack: the input as the weight wants it
 };
 
 using Kernel = void (*)(const Step&, const Scalars&, const Worker&);
@@ -47,7 +48,6 @@ struct PackedRow {
 
 /// Up to this many tokens a matmul reads its weights in place (few); above, it unpacks tiles of them (many).
 inline constexpr int64_t kFewTokens = 3;
-inline bool matmul_packs(Dtype weight, int64_t n_tokens) { return n_tokens <= kFewTokens && dtype_row(weight).block > 1; }
 
 /// Attention works on this many query rows (tokens × heads of one group) at a time; each has a row of scores in scratch.
 inline constexpr int64_t kAttentionRows = 16;
@@ -55,8 +55,11 @@ inline constexpr int64_t kAttentionRows = 16;
 struct KernelTable {
   const char* isa;
   Kernel by_op[kOpCount];
-  Kernel pack;                                                  // views.in[0] → packed
+  Kernel pack;  // of a matmul's node: views.in[0] → packed, in the form that its weight in[1] wants
+  /// Bytes of that form for x [T, K]; 0 where the matmul reads x as it is.
+  int64_t (*packed_bytes)(const TensorView& weight, int64_t n_tokens, int64_t k);
   int64_t (*scratch_bytes)(const Plan& plan, int64_t context);  // a thread, for any step of the plan
+  QuantizeKernels quantize;                                     // empty for "scalar"
 };
 
 /// The instruction sets of this build, best first, "scalar" last; those that this machine lacks are left out.

@@ -51,7 +51,10 @@ inline void store(void* to, V v) {
   std::memcpy(to, &v, sizeof v);
 }
 
-inline F32 splat(float x) { return F32{} + x; }
+/// Not F32{} + x: an addition of zero is not nothing (−0), so it would stay in the loop.
+inline F32 splat(float x) {
+  return [x]<int... kI>(std::integer_sequence<int, kI...>) { return F32{((void)kI, x)...}; }(std::make_integer_sequence<int, kLanes>());
+}
 inline F32 to_f32(I32 v) { return __builtin_convertvector(v, F32); }
 
 /// a · b + c; fused where the hardware has it.
@@ -65,8 +68,9 @@ inline F32 mul_add(F32 a, F32 b, F32 c) {
 #endif
 }
 
-inline F32 max(F32 a, F32 b) { return __builtin_elementwise_max(a, b); }
-inline F32 min(F32 a, F32 b) { return __builtin_elementwise_min(a, b); }
+// Not __builtin_elementwise_min: that must say something about NaN, which costs two more instructions. A choice is one.
+inline F32 max(F32 a, F32 b) { return a > b ? a : b; }
+inline F32 min(F32 a, F32 b) { return a < b ? a : b; }
 inline F32 abs(F32 a) { return __builtin_elementwise_abs(a); }
 
 inline float sum(F32 v) {

@@ -1,19 +1,17 @@
 // The matmul over every stored type. Few tokens: the weights are read where they lie, 32 at a time, and met with 16-bit activations.
-// Many tokens: a tile of rows is unpacked once to float32 and met with all tokens.
+// Many tokens: a tile of rows is unpacked once to float32 and met with all tokens (panels-inl.h).
 #pragma once
 
 #include <algorithm>
 #include <type_traits>
 
 #include "device/cpu/kernel.h"
+#include "device/cpu/kernels/panels-inl.h"
+#include "device/cpu/kernels/planes-inl.h"
 #include "device/cpu/simd.h"
 #include "formats/gguf-inl.h"
 
 namespace sb::SB_ISA {
-
-/// Row-block of the many-token matmul: unpacked rows × columns that stay in the first-level cache (16 × 256 floats = 16 KiB).
-inline constexpr int64_t kTileRows = 16;
-inline constexpr int64_t kTileColumns = 256;
 
 inline F32 load_plain(Dtype dtype, const std::byte* p) {
   if (dtype == Dtype::kF32) return load<F32>(p);
@@ -131,7 +129,7 @@ void few_tokens_plain(const Step& step, const Worker& worker) {
 
 /// Unpacks columns [first, first + n) of one row to floats; both are multiples of 32 for block types.
 template <Dtype D>
-void unpack(const std::byte* row, int64_t first, int64_t n, float* to) {
+inline void unpack(const std::byte* row, int64_t first, int64_t n, float* to) {
   using Decoder = GroupDecoder<D>;
   for (int64_t i = 0; i < n; i += 32) {
     I8x16 low, high;
@@ -157,63 +155,11 @@ void unpack_plain(const std::byte* row, int64_t first, int64_t n, float* to) {
   for (; i + kLanes <= n; i += kLanes) store(to + i, load_plain(D, row + (first + i) * element));
   for (; i < n; ++i) to[i] = load_plain_one(D, row + (first + i) * element);
 }
-using Unpack = void (*)(const std::byte* row, int64_t first, int64_t n, float* to);
-
-/// y[t][r] += Σ w[r]·x[t] over n columns, for 4 rows and kTokens tokens held in registers.
-template <int kTokens>
-inline void tile(const float* w, const float* const* x, int64_t n, float (&y)[4][kTileTokens]) {
-  F32 acc[4][kTokens] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    F32 xs[kTokens];
-    for (int t = 0; t < kTokens; ++t) xs[t] = load<F32>(x[t] + i);
-    for (int r = 0; r < 4; ++r) {
-      const F32 ws = load<F32>(w + r * kTileColumns + i);
-      for (int t = 0; t < kTokens; ++t) acc[r][t] = mul_add(ws, xs[t], acc[r][t]);
-    }
-  }
-  for (int r = 0; r < 4; ++r) {
-    for (int t = 0; t < kTokens; ++t) {
-      float s = sum(acc[r][t]);
-      for (int64_t j = i; j < n; ++j) s += w[r * kTileColumns + j] * x[t][j];
-      y[r][t] = s;
-    }
-  }
-}
-
-template <int kTokens>
-inline void tile_rows(const float* weights, const TensorView& x, int64_t t0, int64_t first, int64_t n, int64_t row0, int64_t n_rows,
-                      const MutableTensorView& out, const float* bias) {
-  const float* xs[kTokens];
-  for (int t = 0; t < kTokens; ++t) xs[t] = x.row<float>(t0 + t) + first;
-  for (int64_t r = 0; r < n_rows; r += 4) {
-    float y[4][kTileTokens];
-    tile<kTokens>(weights + r * kTileColumns, xs, n, y);
-    for (int t = 0; t < kTokens; ++t) {
-      float* to = out.row<float>(t0 + t) + row0;
-      for (int64_t i = r; i < std::min(r + 4, n_rows); ++i) to[i] = y[i - r][t] + (first ? to[i] : bias ? bias[row0 + i] : 0.0f);
-    }
-  }
-}
-
-inline void many_tokens(const Step& step, const Worker& worker, Unpack unpack_columns) {
-  const TensorView &x = step.views.in[0], &w = step.views.in[1];
-  const MutableTensorView& out = step.views.out;
-  const int64_t k = w.shape[1], n_tokens = x.shape[0];
-  float* weights = reinterpret_cast<float*>(worker.scratch);  // [kTileRows, kTileColumns]; rows past the end keep old numbers, unread
-  const float* bias = step.views.has[2] ? step.views.in[2].row<float>(0) : nullptr;
-  int64_t begin, end;
-  worker.share(w.shape[0], kTileRows, begin, end);
-  for (int64_t row0 = begin; row0 < end; row0 += kTileRows) {
-    const int64_t n_rows = std::min(kTileRows, end - row0);
-    for (int64_t first = 0; first < k; first += kTileColumns) {
-      const int64_t n = std::min(kTileColumns, k - first);
-      for (int64_t r = 0; r < n_rows; ++r) unpack_columns(w.row_bytes_at(row0 + r), first, n, weights + r * kTileColumns);
-      int64_t t = 0;
-      for (; t + kTileTokens <= n_tokens; t += kTileTokens) tile_rows<kTileTokens>(weights, x, t, first, n, row0, n_rows, out, bias);
-      for (; t < n_tokens; ++t) tile_rows<1>(weights, x, t, first, n, row0, n_rows, out, bias);
-    }
-  }
+/// Rows [row0, row0 + n_rows) and columns [first, first + n) of a weight to floats, rows kTileColumns apart.
+using Unpack = void (*)(const TensorView& w, int64_t row0, int64_t n_rows, int64_t first, int64_t n, float* to);
+template <auto kUnpackRow>
+void unpack_rows(const TensorView& w, int64_t row0, int64_t n_rows, int64_t first, int64_t n, float* to) {
+  for (int64_t r = 0; r < n_rows; ++r) kUnpackRow(w.row_bytes_at(row0 + r), first, n, to + r * kTileColumns);
 }
 
 /// The kernels of one stored type.
@@ -223,10 +169,12 @@ struct MatmulRow {
 };
 template <Dtype D>
 constexpr MatmulRow matmul_row() {
-  if constexpr (dtype_row(D).block > 1) {
-    return {{few_tokens<D, 1>, few_tokens<D, 2>, few_tokens<D, 3>}, unpack<D>};
-  } else if constexpr (D != Dtype::kI32) {
-    return {{few_tokens_plain<1>, few_tokens_plain<2>, few_tokens_plain<3>}, unpack_plain<D>};
+  if constexpr (D == Dtype::kPlanes) {
+    return {{few_planes<1>, few_planes<2>, few_planes<3>}, unpack_planes};
+  } else if constexpr (dtype_row(D).block > 1) {
+    return {{few_tokens<D, 1>, few_tokens<D, 2>, few_tokens<D, 3>}, unpack_rows<unpack<D>>};
+  } else if constexpr (D != Dtype::kI32 && D != Dtype::kU8) {
+    return {{few_tokens_plain<1>, few_tokens_plain<2>, few_tokens_plain<3>}, unpack_rows<unpack_plain<D>>};
   } else {
     return {};
   }
@@ -248,35 +196,23 @@ inline void matmul(const Step& step, const Scalars&, const Worker& worker) {
   }
 }
 
-/// x to 16-bit integers, 32 to a scale.
+inline int64_t packed_bytes(const TensorView& weight, int64_t n_tokens, int64_t k) {
+  if (n_tokens > kFewTokens) return panel_floats(n_tokens, weight.planes ? weight.planes->n_columns : k) * 4;
+  if (weight.planes) return n_tokens * weight.planes->max_sets * PackedRow::n_bytes(weight.planes->n_columns);
+  return dtype_row(weight.dtype).block > 1 ? n_tokens * PackedRow::n_bytes(k) : 0;
+}
+
 inline void pack(const Step& step, const Scalars&, const Worker& worker) {
   const TensorView& x = step.views.in[0];
+  const bool is_few = x.shape[0] <= kFewTokens;
+  if (step.views.in[1].planes) return is_few ? pack_planes_few(step, worker) : pack_planes_many(step, worker);
+  if (!is_few) return pack_panels(step, worker);
   const int64_t k = x.shape[1];
   int64_t begin, end;  // over all rows' groups
   worker.share(x.shape[0] * (k / 32), 8, begin, end);
   for (int64_t i = begin; i < end; ++i) {
     const int64_t t = i / (k / 32), g = i % (k / 32);
-    const float* from = x.row<float>(t) + g * 32;
-    const PackedRow row = PackedRow::at(step.packed, t, k);
-    F32 largest{};
-    F32 halves[2] = {};
-    for (int j = 0; j < 32; j += kLanes) {
-      const F32 v = load<F32>(from + j);
-      largest = max(largest, abs(v));
-      halves[j / 16] += v;
-    }
-    const float top = highest(largest), inverse = top > 0 ? 32767.0f / top : 0.0f;
-    const float first = sum(halves[0]), second = sum(halves[1]);
-    const_cast<float*>(row.scale_sum)[2 * g] = top / 32767.0f;
-    const_cast<float*>(row.scale_sum)[2 * g + 1] = first + second;
-    const_cast<float*>(row.half_sums)[2 * g] = first;
-    const_cast<float*>(row.half_sums)[2 * g + 1] = second;
-    typedef int16_t I16half __attribute__((vector_size(2 * kLanes)));
-    for (int j = 0; j < 32; j += kLanes) {
-      // Nearest integer by 1.5·2^23, as in exp: the same on every instruction set.
-      const F32 nearest = (load<F32>(from + j) * inverse + 12582912.0f) - 12582912.0f;
-      store(const_cast<int16_t*>(row.q) + g * 32 + j, __builtin_convertvector(__builtin_convertvector(nearest, I32), I16half));
-    }
+    pack_group(x.row<float>(t) + g * 32, PackedRow::at(step.packed, t, k), g);
   }
 }
 

@@ -7,6 +7,7 @@
 #include "device/cpu/kernel.h"
 #include "device/cpu/simd.h"
 #include "formats/decode.h"
+#include "formats/planes.h"
 
 namespace sb::SB_ISA {
 
@@ -15,7 +16,7 @@ inline void embed(const Step& step, const Scalars& scalars, const Worker& worker
   const MutableTensorView& y = step.views.out;
   for (int64_t t = worker.thread; t < y.shape[0]; t += worker.n_threads) {
     const int64_t row = op.by_position ? scalars.position + t : scalars.ids[size_t(t)];
-    decode_row(step.views.in[0].dtype, step.views.in[0].row_bytes_at(row), y.row<float>(t), y.shape[1]);
+    decode_row(step.views.in[0], row, y.row<float>(t), y.shape[1]);
     if (op.scale != 1) {
       for (int64_t i = 0; i < y.shape[1]; ++i) y.row<float>(t)[i] *= op.scale;
     }

@@ -1,6 +1,7 @@
 // All kernels of one instruction set. Compiled once a set, with SB_ISA and that set's flags (core/device/cpu/isa.cmake).
 #include "device/cpu/kernels/attention-inl.h"
 #include "device/cpu/kernels/matmul-inl.h"
+#include "device/cpu/kernels/quantize-inl.h"
 #include "device/cpu/kernels/rows-inl.h"
 
 #define SB_TEXT_(x) #x
@@ -10,7 +11,7 @@ namespace sb::SB_ISA {
 namespace {
 
 int64_t scratch_bytes(const Plan& plan, int64_t context) {
-  int64_t n = kTileRows * kTileColumns * 4;
+  int64_t n = std::max(ManyScratch::n_floats(plan.n_tokens()) * 4, kFewPlanesFloats * 4);
   for (const Node& node : plan.nodes()) {
     if (const Attention* op = std::get_if<Attention>(&node.op)) n = std::max(n, AttentionScratch::n_floats(op->head_dim, context) * 4);
   }
@@ -25,7 +26,9 @@ constexpr KernelTable kTable = {
     // In the order of the Op variant (device/op.h).
     {embed, matmul, rms_norm, layer_norm, rope_table, rope, cache_write, attention, glu, activate, add, softcap, last_row},
     pack,
+    packed_bytes,
     scratch_bytes,
+    {product, viterbi, axpy},
 };
 
 }  // namespace sb::SB_ISA

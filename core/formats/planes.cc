@@ -1,0 +1,134 @@
+#include "formats/planes.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "formats/decode.h"
+
+namespace sb {
+namespace {
+
+// Mid-rise levels ±Δ/2, ±3Δ/2 …: C[p] = Δ·2^(P−2−p), plane 0 the largest. Δ minimises the mean square error of a unit Gaussian.
+constexpr PlaneCode plain(int n_planes, float delta) {
+  PlaneCode code{n_planes, 1, {}};
+  float c = delta * (n_planes == 2 ? 1.0f : n_planes == 3 ? 2.0f : 4.0f);
+  for (int p = 0; p < n_planes; ++p, c *= 0.5f) code.filter[0][size_t(p)] = c;
+  return code;
+}
+
+// The coded filters: linear trellis codes for a unit Gaussian, found by search (docs/formats.md §1). Nothing else knows the numbers:
+// the filter travels in the file.
+constexpr PlaneFormat kFormats[] = {
+    {"plain2", plain(2, 0.996f)},
+    {"plain3", plain(3, 0.586f)},
+    {"plain4", plain(4, 0.335f)},
+    {"coded2",
+     {2,
+      6,
+      {{{-0.4075f, 0.4780f}, {-0.0924f, -0.2284f}, {0.2642f, 0.1087f}, {0.1816f, -0.1766f}, {0.0333f, 0.2770f}, {0.5665f, 0.4109f}}}}},
+    {"coded3",
+     {3, 4, {{{0.4535f, -0.5312f, 0.2311f}, {0.1762f, 0.1184f, -0.2633f}, {0.0708f, -0.0509f, -0.2446f}, {0.3059f, 0.4340f, 0.4412f}}}}},
+    {"coded4",
+     {4, 3, {{{0.5702f, 0.4329f, -0.2155f, -0.3209f}, {-0.0522f, 0.2784f, -0.0712f, 0.0492f}, {0.3438f, -0.2495f, -0.1512f, 0.5329f}}}}},
+};
+
+}  // namespace
+
+std::span<const PlaneFormat> plane_formats() { return kFormats; }
+
+const PlaneFormat* plane_format(std::string_view name) {
+  for (const PlaneFormat& format : kFormats) {
+    if (name == format.name) return &format;
+  }
+  return nullptr;
+}
+
+std::string plane_format_name(const PlaneCode& code) { return (code.n_taps > 1 ? "coded" : "plain") + std::to_string(code.n_planes); }
+
+int64_t plane_rows(int64_t n) {
+  if (n % 32 == 0) {
+    for (int64_t t = 256; t >= 64; t -= 32) {
+      if (n % t == 0) return n;
+    }
+  }
+  return (n + 63) / 64 * 64;
+}
+
+int64_t plane_segment(int64_t n_rows) {
+  for (int64_t t = 256; t > 32; t -= 32) {
+    if (n_rows % t == 0) return t;
+  }
+  return 32;
+}
+
+int plane_hadamard(int64_t k) { return k % 128 == 0 ? 128 : k % 64 == 0 ? 64 : k % 32 == 0 ? 32 : 0; }
+
+uint64_t plane_set_bytes(int n_planes, int64_t n, int64_t k) {
+  const uint64_t rows = uint64_t(plane_rows(n)), columns = uint64_t(plane_columns(k));
+  return rows * uint64_t(n_planes) * columns / 8 + 2 * rows + 2 * columns;
+}
+
+void hadamard(float* x, int64_t n, int block) {
+  const float scale = float(1 / std::sqrt(double(block)));
+  for (float* end = x + n; x < end; x += block) {
+    for (int stride = 1; stride < block; stride *= 2) {
+      for (int i = 0; i < block; i += 2 * stride) {
+        for (int j = i; j < i + stride; ++j) {
+          const float a = x[j], b = x[j + stride];
+          x[j] = a + b;
+          x[j + stride] = a - b;
+        }
+      }
+    }
+    for (int i = 0; i < block; ++i) x[i] *= scale;
+  }
+}
+
+void decode_plane_values(const PlaneMatrix& m, int set, int64_t r, float* to) {
+  const PlaneSet& s = m.sets[set];
+  const int64_t begin = r / m.segment * m.segment;
+  std::fill(to, to + m.n_columns, 0.0f);
+  for (int q = 0; q < s.code.n_taps; ++q) {
+    const int64_t row = begin + ((r - begin - q) % m.segment + m.segment) % m.segment;
+    for (int p = 0; p < s.code.n_planes; ++p) {
+      const float tap = s.code.filter[size_t(q)][size_t(p)];
+      const uint32_t* words = s.words + (row * s.code.n_planes + p) * m.words_per_row();
+      for (int64_t j = 0; j < m.words_per_row(); ++j) {
+        // Four bytes hold the bits of inputs b = 0 … 3; shifting all at once walks i.
+        const uint32_t word = words[j];
+        float* at = to + 32 * j;
+        for (int i = 0; i < 8; ++i) {
+          for (int b = 0; b < 4; ++b) at[4 * i + b] += (word >> (8 * b + i) & 1) ? tap : -tap;
+        }
+      }
+    }
+  }
+}
+
+void decode_plane_row(const PlaneMatrix& m, int64_t r, float* to) {
+  std::vector<float> values(size_t(m.n_columns));
+  std::fill(to, to + m.n_columns, 0.0f);
+  for (int set = 0; set < m.n_sets; ++set) {
+    const PlaneSet& s = m.sets[set];
+    decode_plane_values(m, set, r, values.data());
+    const float row_scale = half_to_float(s.row_scale[r]);
+    for (int64_t k = 0; k < m.n_columns; ++k)
+      to[k] += row_scale * values[size_t(k)] * (s.column_scale ? half_to_float(s.column_scale[k]) : 1.0f);
+  }
+  if (m.hadamard) {
+    hadamard(to, m.n_columns, m.hadamard);
+    for (int64_t k = 0; k < m.n_columns; ++k) to[k] *= plane_sign(m.signs, k);
+  }
+}
+
+void decode_row(const TensorView& w, int64_t r, float* to, int64_t n) {
+  if (!w.planes) return decode_row(w.dtype, w.row_bytes_at(r), to, n);
+  if (n == w.planes->n_columns) return decode_plane_row(*w.planes, w.first_row + r, to);
+  std::vector<float> row(size_t(w.planes->n_columns));
+  decode_plane_row(*w.planes, w.first_row + r, row.data());
+  std::copy_n(row.begin(), n, to);
+}
+
+}  // namespace sb

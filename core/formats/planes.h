@@ -1,0 +1,84 @@
+// Low-bit weights as sign planes with a filter down the rows (docs/formats.md §1): the one family behind plain2 … coded4 and their
+// refinements. A product never decodes a weight: one-bit products, then the filter. This header is layout, sizes and scalar decoding.
+//
+//   W[r,k] = sv[r] · c[k] · Σ_q Σ_p C[q][p] · S_p[s + ((r − s − q) mod T), k],  S_p = ±1, s = T·⌊r/T⌋, then · Had · diag(su)
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "tensor/tensor.h"
+
+namespace sb {
+
+inline constexpr int kMaxPlanes = 4, kMaxTaps = 6;
+/// State of the trellis behind the coded formats: planes · taps bits.
+inline constexpr int kStateBits = 12;
+
+/// How many planes and taps, and the filter over them.
+struct PlaneCode {
+  int n_planes = 0, n_taps = 0;
+  std::array<std::array<float, kMaxPlanes>, kMaxTaps> filter{};  // C [J, P]
+};
+
+/// A row of the table: what the file and the user call a code.
+struct PlaneFormat {
+  const char* name;
+  PlaneCode code;
+};
+/// plain2, plain3, plain4, coded2, coded3, coded4.
+std::span<const PlaneFormat> plane_formats();
+/// nullptr for an unknown name.
+const PlaneFormat* plane_format(std::string_view name);
+/// plain and coded differ by their taps: "coded" + planes.
+std::string plane_format_name(const PlaneCode& code);
+
+/// One set of planes. Owns nothing.
+struct PlaneSet {
+  PlaneCode code;
+  const uint32_t* words = nullptr;         // [N, P, K/32]; bit 8b+i of word j is input 32j + 4i + b, 1 = +1
+  const uint16_t* row_scale = nullptr;     // sv, f16 [N]
+  const uint16_t* column_scale = nullptr;  // c, f16 [K]; null: all 1
+};
+
+/// A matrix of N outputs and K inputs, both padded as stored. Owns nothing.
+struct PlaneMatrix {
+  int64_t n_rows = 0, n_columns = 0;  // N a multiple of 64 or of its segment, K a multiple of 32
+  int64_t segment = 0;                // T
+  int hadamard = 0;                   // block of the input rotation; 0: none
+  const uint32_t* signs = nullptr;    // su as bits [K/32], order as the planes'; null without rotation
+  int n_sets = 1;                     // 2: base and refine, which add up
+  int max_sets = 1;                   // with the refinement that the folder has, loaded or not
+  PlaneSet sets[2];
+
+  int64_t words_per_row() const { return n_columns / 32; }
+};
+
+/// N rounded up so that a segment exists: N itself where some T (a multiple of 32, 64 ≤ T ≤ 256) divides it, else a multiple of 64.
+int64_t plane_rows(int64_t n);
+/// T of a padded N: its largest divisor of at most 256 that is a multiple of 32.
+int64_t plane_segment(int64_t n_rows);
+inline int64_t plane_columns(int64_t k) { return (k + 31) / 32 * 32; }
+/// Block of the input rotation for K inputs: 128, 64 or 32, whichever divides K first; 0 where none does.
+int plane_hadamard(int64_t k);
+/// Bytes of one set of an [n, k] matrix: planes, sv and c; without su.
+uint64_t plane_set_bytes(int n_planes, int64_t n, int64_t k);
+
+/// Position of input k's bit in its word.
+constexpr int plane_bit(int64_t k) { return int(8 * (k % 4) + (k % 32) / 4); }
+inline float plane_sign(const uint32_t* words, int64_t k) { return (words[k / 32] >> plane_bit(k) & 1) ? 1.0f : -1.0f; }
+
+/// x ← x · Had, in place, over n_blocks consecutive blocks: orthonormal Sylvester, its own inverse.
+void hadamard(float* x, int64_t n, int block);
+
+/// Row r in the rotated basis, without sv and c: V[r, ·] of one set. to [K]
+void decode_plane_values(const PlaneMatrix& m, int set, int64_t r, float* to);
+/// Row r as the source had it: scales, inverse rotation, both sets added. to [K] (padded).
+void decode_plane_row(const PlaneMatrix& m, int64_t r, float* to);
+
+/// The first n elements of row r of any stored matrix, decoded: by its row format, or by its planes.
+void decode_row(const TensorView& w, int64_t r, float* to, int64_t n);
+
+}  // namespace sb
