@@ -34,7 +34,7 @@ fuzz_one() {
   return $status
 }
 export -f fuzz_one
-fuzzers() { printf '%s\n' gguf_fuzz safetensors_fuzz tokenizer_fuzz chat_template_fuzz | xargs -P "$jobs" -I{} bash -c 'fuzz_one {}'; }
+fuzzers() { printf '%s\n' gguf_fuzz safetensors_fuzz folder_index_fuzz tokenizer_fuzz chat_template_fuzz | xargs -P "$jobs" -I{} bash -c 'fuzz_one {}'; }
 
 wasm_golden() { local folders=(); for f in tests/golden/*/golden.safetensors; do folders+=("$(dirname "$f")"); done; node web/harness/golden.mjs --backend node "${folders[@]}"; }
 # Ours and Hugging Face's JavaScript tokenizers over the same varied lines. T5 and CLIP are left out: there the JavaScript one differs from
@@ -71,7 +71,7 @@ if wants asan; then
 fi
 if wants fuzz; then
   need_packages $build_packages
-  build fuzz gguf_fuzz safetensors_fuzz tokenizer_fuzz chat_template_fuzz && shelf fuzz fuzzers || failed+=("build fuzz")
+  build fuzz gguf_fuzz safetensors_fuzz folder_index_fuzz tokenizer_fuzz chat_template_fuzz && shelf fuzz fuzzers || failed+=("build fuzz")
 fi
 if wants web; then
   need_packages $all_browser_packages

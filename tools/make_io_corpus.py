@@ -1,4 +1,4 @@
-"""Writes the seeds of the GGUF and safetensors fuzzers: tests/fuzz/corpus/{gguf,safetensors}/.
+"""Writes the seeds of the fuzzers of files: tests/fuzz/corpus/{gguf,safetensors,folder_index}/.
 
 The GGUF files come from PyPI's `gguf` writer, so that core/io/gguf_test.cc also reads files that are not of our own making.
 Needs: pip install gguf. Usage: make_io_corpus.py [FOLDER]   (default: tests/fuzz/corpus beside this repository's tools)
@@ -53,6 +53,50 @@ def safetensors(entries, data):
     return struct.pack("<Q", len(header)) + header + data
 
 
+def array(type_, shape, component):
+    """A tensor of a quantised folder with bytes at random; scales and filters are small numbers."""
+    random = np.random.default_rng(5)
+    kinds = {"U32": np.uint32, "F16": np.float16, "F32": np.float32, "U8": np.uint8}
+    n = int(np.prod(shape))
+    values = random.integers(0, 40, n) if type_ in ("U32", "U8") else random.normal(size=n)
+    return type_, shape, component, values.astype(kinds[type_]).tobytes()
+
+
+def plane_set(name, n, k, planes, taps, component):
+    return {
+        name + ".planes": array("U32", [n, planes, k // 32], component),
+        name + ".sv": array("F16", [n], component),
+        name + ".c": array("F16", [k], component),
+        name + ".filter": array("F32", [taps, planes], component),
+    }
+
+
+def quantised(sets, matrices, give_back):
+    """A quantised folder as its fuzzer takes one: index and shards; the sums are dummies, which the fuzzer replaces."""
+    no_sum = "0" * 64
+    index = {"format": "subbyte-folder", "version": 1, "shards": [], "components": []}
+    shards = []
+    for number, (kind, tensors) in enumerate(sets):
+        name, data, entries, ends = f"{kind}-{number + 1:05}.safetensors", b"", {}, {}
+        for tensor, (type_, shape, component, values) in tensors.items():
+            entries[tensor] = {"dtype": type_, "shape": shape, "data_offsets": [len(data), len(data) + len(values)]}
+            data += values
+            ends[component] = len(data)
+        shard = safetensors(entries, data)
+        head = len(shard) - len(data)
+        index["shards"].append({"file": name, "set": kind, "bytes": len(shard), "head_bytes": head, "head_sha256": no_sum})
+        begin = head
+        for component, end in ends.items():
+            needs = [component.removesuffix(".refine")] if kind == "refine" else []
+            entry = {"name": component, "set": kind, "shard": name, "bytes": [begin, head + end], "sha256": no_sum, "needs": needs}
+            index["components"].append(entry)
+            begin = head + end
+        shards.append(shard)
+    index["matrices"] = matrices
+    index["give_back"] = give_back
+    return b"\n===\n".join([json.dumps(index).encode(), *shards])
+
+
 def main():
     folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).parent.parent / "tests" / "fuzz" / "corpus"
     gguf, plain = folder / "gguf", folder / "safetensors"
@@ -78,6 +122,20 @@ def main():
     (plain / "mixed").write_bytes(two)
     (plain / "folder").write_bytes(config + b"\n===\n" + two)
     (plain / "sharded").write_bytes(config + b"\n===\n" + one + b"\n===\n" + index)
+
+    folders = folder / "folder_index"
+    folders.mkdir(parents=True, exist_ok=True)
+    norm = {"norm": array("F32", [3], "final_norm")}
+    plain2 = {"name": "w", "format": "plain2", "shape": [64, 32], "rows": [["w", 64]]}
+    (folders / "plain").write_bytes(quantised([("base", plane_set("w", 64, 32, 2, 1, "layer_0") | norm)], [plain2], []))
+    embed = {"name": "e", "format": "rows8", "shape": [2, 32], "rows": [["embed", 2]]}
+    coded3 = {"name": "a", "format": "coded3", "refine": "coded2", "shape": [70, 40], "rows": [["q", 40], ["k", 30]]}
+    coded4 = {"name": "b", "format": "coded4", "refine": "plain3", "shape": [96, 64], "rows": [["b", 96]]}
+    base = {"e.rows8": array("U8", [2, 34], "embeddings")} | plane_set("a", 128, 64, 3, 4, "layer_0")
+    base |= plane_set("b", 96, 64, 4, 3, "layer_1") | {"b.su": array("U32", [2], "layer_1")} | norm
+    refine = plane_set("a.refine", 128, 64, 2, 6, "layer_0.refine") | plane_set("b.refine", 96, 64, 3, 1, "layer_1.refine")
+    both = quantised([("base", base), ("refine", refine)], [embed, coded3, coded4], ["b", "a"])
+    (folders / "refined").write_bytes(both)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-// Loads a Hugging Face folder: the small JSON files whole, then model.safetensors, or the shards that model.safetensors.index.json names.
+// Loads a Hugging Face folder: the small JSON files whole, then model.safetensors, or the shards that model.safetensors.index.json names,
+// or those of a quantised folder (quantised_load.cc).
 #include <algorithm>
 #include <map>
 #include <set>
@@ -7,7 +8,6 @@
 #include "io/safetensors.h"
 
 namespace sb {
-namespace {
 
 constexpr uint64_t kLongestText = 256u << 20;  // bytes of one JSON file; the largest tokenizer.json known has 35 MB
 
@@ -16,8 +16,7 @@ std::string label_of(const Loading::State& state, const std::string& file) {
   return state.file + "/" + file;
 }
 
-/// A whole text file, or nullopt when there is none.
-LoadTask<Result<std::optional<std::string>>> read_text(Loading::State& state, std::string file) {
+LoadTask<Result<std::optional<std::string>>> read_text(Loading::State& state, std::string file, bool size_only) {
   using Out = Result<std::optional<std::string>>;
   const std::string label = label_of(state, file);
   const std::optional<uint64_t> size = co_await ask_size(state, file);
@@ -25,14 +24,17 @@ LoadTask<Result<std::optional<std::string>>> read_text(Loading::State& state, st
   if (*size > kLongestText)
     co_return err(Code::kModelCorrupt, {{"file", label}, {"place", "byte 0"}, {"why", "it is longer than 256 MiB"}});
   state.progress.total_bytes += *size;
+  if (size_only) co_return Out(std::nullopt);
   std::string text(size_t(*size), '\0');
   SB_CO_OK(co_await read_bytes(state, file, label, 0, std::as_writable_bytes(std::span(text))).in(state));
   co_return Out(std::move(text));
 }
 
-/// A whole JSON object, or null when the file is absent.
-LoadTask<Result<Json>> read_json(Loading::State& state, std::string file) {
-  SB_CO_TRY(const std::optional<std::string> text, co_await read_text(state, file).in(state));
+namespace {
+
+/// A whole JSON object, or null when the file is absent or only its size is wanted.
+LoadTask<Result<Json>> read_json(Loading::State& state, std::string file, bool size_only = false) {
+  SB_CO_TRY(const std::optional<std::string> text, co_await read_text(state, file, size_only).in(state));
   if (!text) co_return Json(nullptr);
   const std::string label = label_of(state, file);
   SB_CO_TRY(Json json, json_parse(*text, label));
@@ -50,21 +52,6 @@ std::string template_of(const Json& tokenizer_config) {
     if (json_string(entry, "name") == "default") return json_string(entry, "template").value_or("");
   }
   return "";
-}
-
-/// Shards lie beside their index: a name that leads elsewhere is refused before anything is fetched.
-bool is_plain_name(std::string_view name) {
-  if (name.empty() || name.starts_with('/') || name.ends_with('/')) return false;
-  for (unsigned char c : name) {
-    if (c < 0x20 || c == 0x7F || c == '\\' || c == ':' || c == '?' || c == '#' || c == '%') return false;
-  }
-  for (size_t start = 0; start <= name.size();) {
-    const size_t end = std::min(name.find('/', start), name.size());
-    const std::string_view part = name.substr(start, end - start);
-    if (part.empty() || part == "." || part == "..") return false;
-    start = end + 1;
-  }
-  return true;
 }
 
 /// File name → the tensors that the index promises there.
@@ -93,7 +80,9 @@ LoadTask<Status> read_safetensors(Loading::State& state, std::string file, uint6
   SB_CO_TRY(const uint64_t n_head, safetensors_head_bytes(from.start.bytes(), size, from.label));
   SB_CO_OK(co_await extend_start(state, from, n_head).in(state));
   SB_CO_TRY(from.places, safetensors_parse_head(from.start.bytes().first(size_t(n_head)), size, from.label));
-  co_return co_await read_tensors(state, std::move(from), weights).in(state);
+  const std::string label = from.label;
+  auto take = [&](const TensorPlace& place, Block block) { return add_tensor(place, label, std::move(block), weights); };
+  co_return co_await read_tensors(state, std::move(from), take).in(state);
 }
 
 struct SizedFile {
@@ -128,22 +117,34 @@ LoadTask<Status> read_weights(Loading::State& state, WeightStore& weights) {
   co_return Status();
 }
 
+bool is_quantised(const Json& config) {
+  const Json* quantization = json_find(config, "quantization_config");
+  return quantization && json_string(*quantization, "quant_method") == "subbyte";
+}
+
 }  // namespace
 
 LoadTask<Result<ModelFiles>> load_folder(Loading::State& state) {
   SB_CO_TRY(Json config, co_await read_json(state, "config.json").in(state));
   if (config.is_null()) co_return err(Code::kFileMissing, {{"file", label_of(state, "config.json")}});
+  std::optional<FolderIndex> index;
+  if (is_quantised(config)) { SB_CO_TRY(index, co_await read_folder_index(state, state.sets).in(state)); }
 
   state.progress.phase = "tokenizer";
-  SB_CO_TRY(std::optional<std::string> tokenizer, co_await read_text(state, "tokenizer.json").in(state));
-  SB_CO_TRY(Json tokenizer_config, co_await read_json(state, "tokenizer_config.json").in(state));
-  SB_CO_TRY(Json generation_config, co_await read_json(state, "generation_config.json").in(state));
-  SB_CO_TRY(std::optional<std::string> chat_template, co_await read_text(state, "chat_template.jinja").in(state));
+  const bool unread = state.shapes_only;
+  SB_CO_TRY(std::optional<std::string> tokenizer, co_await read_text(state, "tokenizer.json", unread).in(state));
+  SB_CO_TRY(Json tokenizer_config, co_await read_json(state, "tokenizer_config.json", unread).in(state));
+  SB_CO_TRY(Json generation_config, co_await read_json(state, "generation_config.json", unread).in(state));
+  SB_CO_TRY(std::optional<std::string> chat_template, co_await read_text(state, "chat_template.jinja", unread).in(state));
   if (!chat_template) chat_template = template_of(tokenizer_config);
 
   state.progress.phase = "weights";
   WeightStore weights(state.file, Container::kFolder);
-  SB_CO_OK(co_await read_weights(state, weights).in(state));
+  if (index) {
+    SB_CO_OK(co_await read_quantised(state, *index, state.sets, weights).in(state));
+  } else {
+    SB_CO_OK(co_await read_weights(state, weights).in(state));
+  }
   co_return ModelFiles{.container = Container::kFolder,
                        .file = state.file,
                        .config = Config(Container::kFolder, label_of(state, "config.json"), std::move(config)),
@@ -152,7 +153,8 @@ LoadTask<Result<ModelFiles>> load_folder(Loading::State& state) {
                        .vocab = std::nullopt,
                        .chat_template = *std::move(chat_template),
                        .tokenizer_config = std::move(tokenizer_config),
-                       .generation_config = std::move(generation_config)};
+                       .generation_config = std::move(generation_config),
+                       .index = std::move(index)};
 }
 
 }  // namespace sb

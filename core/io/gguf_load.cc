@@ -23,7 +23,8 @@ LoadTask<Result<ModelFiles>> load_gguf(Loading::State& state) {
 
   state.progress.phase = "weights";
   WeightStore weights(state.file, Container::kGguf);
-  SB_CO_OK(co_await read_tensors(state, std::move(from), weights).in(state));
+  auto take = [&](const TensorPlace& place, Block block) { return add_tensor(place, state.file, std::move(block), weights); };
+  SB_CO_OK(co_await read_tensors(state, std::move(from), take).in(state));
   state.progress.done_bytes = *size;
   co_return ModelFiles{.container = Container::kGguf,
                        .file = state.file,

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <coroutine>
+#include <functional>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -32,14 +33,21 @@ class LoadTask;
 struct Loading::State {
   std::string file;
   LoadTuning tuning;
-  ReadRequest request;             // what is wanted; kNothing while nothing is
-  std::optional<uint64_t> answer;  // to the last request
+  PlaneSets sets = PlaneSets::kFull;  // of a quantised folder
+  bool shapes_only = false;           // heads are read, tensors are not
+  LoadCost cost;
+  uint64_t weight_bytes = 0;         // of the tensors so far
+  std::optional<FolderIndex> index;  // of the folder whose refinement is loaded
+  ReadRequest request;               // what is wanted; kNothing while nothing is
+  std::optional<uint64_t> answer;    // to the last request
   std::vector<std::coroutine_handle<>> stack;
   LoadProgress progress;
   std::optional<ModelFiles> files;  // once complete
   std::optional<Error> error;       // once failed
   std::unique_ptr<LoadTask<Result<ModelFiles>>> root;
 
+  /// Enters in the cost that so many bytes are staged now.
+  void stages(uint64_t n_bytes);
   ~State();
 };
 
@@ -104,10 +112,25 @@ struct TensorFile {
 };
 /// co_await: reads on until `from.start` holds the first `n_bytes` of the file.
 LoadTask<Status> extend_start(Loading::State& state, TensorFile& from, uint64_t n_bytes);
-/// co_await: reads every tensor into its own Block and adds it to `weights`: offsets rise, and no byte is asked for twice.
-LoadTask<Status> read_tensors(Loading::State& state, TensorFile from, WeightStore& weights);
+/// Gets a tensor with its bytes as the file has them.
+using TakeTensor = std::function<Status(const TensorPlace& place, Block block)>;
+/// co_await: reads every tensor into its own Block: offsets rise, and no byte is asked for twice.
+LoadTask<Status> read_tensors(Loading::State& state, TensorFile from, TakeTensor take);
+/// What most loads do with one: narrows 64-bit integers, checks the numbers.
+Status add_tensor(const TensorPlace& place, const std::string& label, Block block, WeightStore& weights);
+
+/// A file of the folder as errors name it.
+std::string label_of(const Loading::State& state, const std::string& file);
+/// co_await: a whole text file, or nullopt when there is none or only its size is wanted; enters its size in the progress.
+LoadTask<Result<std::optional<std::string>>> read_text(Loading::State& state, std::string file, bool size_only = false);
+/// co_await: subbyte.index.json; enters the sizes of the shards of `sets` in the progress. Errors: kFileMissing, its parser's.
+LoadTask<Result<FolderIndex>> read_folder_index(Loading::State& state, PlaneSets sets);
+/// co_await: reads the shards of `sets`, and assembles. Errors: kHashMismatch and all that hostile shards may cause.
+LoadTask<Status> read_quantised(Loading::State& state, const FolderIndex& index, PlaneSets sets, WeightStore& weights);
 
 LoadTask<Result<ModelFiles>> load_gguf(Loading::State& state);
 LoadTask<Result<ModelFiles>> load_folder(Loading::State& state);
+LoadTask<Result<ModelFiles>> load_refinement(Loading::State& state);
+LoadTask<Result<ModelFiles>> verify_folder(Loading::State& state);
 
 }  // namespace sb

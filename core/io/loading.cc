@@ -10,6 +10,11 @@ namespace sb {
 
 Loading::State::~State() { root.reset(); }
 
+void Loading::State::stages(uint64_t n_bytes) {
+  cost.staging_bytes = std::max(cost.staging_bytes, n_bytes);
+  cost.most_bytes = std::max(cost.most_bytes, weight_bytes + n_bytes);
+}
+
 Loading::Loading(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Loading::Loading(Loading&&) noexcept = default;
 Loading& Loading::operator=(Loading&&) noexcept = default;
@@ -33,7 +38,23 @@ std::unique_ptr<Loading::State> start(std::string file, LoadTuning tuning, Loade
 }  // namespace
 
 Loading Loading::gguf(std::string file, LoadTuning tuning) { return Loading(start(std::move(file), tuning, load_gguf)); }
-Loading Loading::folder(std::string file, LoadTuning tuning) { return Loading(start(std::move(file), tuning, load_folder)); }
+Loading Loading::folder(std::string file, LoadTuning tuning, PlaneSets sets) {
+  auto state = start(std::move(file), tuning, load_folder);
+  state->sets = sets;  // the loader has not begun
+  return Loading(std::move(state));
+}
+Loading Loading::refinement(std::string file, FolderIndex index, LoadTuning tuning) {
+  auto state = start(std::move(file), tuning, load_refinement);
+  state->index = std::move(index);
+  return Loading(std::move(state));
+}
+Loading Loading::verify(std::string file, LoadTuning tuning) { return Loading(start(std::move(file), tuning, verify_folder)); }
+Loading Loading::shapes(std::string file, Container container, PlaneSets sets) {
+  auto state = start(std::move(file), {}, container == Container::kGguf ? load_gguf : load_folder);
+  state->shapes_only = true;
+  state->sets = sets;
+  return Loading(std::move(state));
+}
 
 Result<ReadRequest> Loading::next() {
   State& s = *state_;
@@ -71,6 +92,11 @@ void Loading::bytes_are(uint64_t n_bytes) {
 }
 
 LoadProgress Loading::progress() const { return state_->progress; }
+LoadCost Loading::cost() const {
+  LoadCost cost = state_->cost;
+  cost.download_bytes = state_->progress.total_bytes;
+  return cost;
+}
 
 Result<ModelFiles> Loading::finish() {
   State& s = *state_;
@@ -100,6 +126,7 @@ LoadTask<Status> read_bytes(Loading::State& state, std::string file, std::string
 
 LoadTask<Status> extend_start(Loading::State& state, TensorFile& from, uint64_t n_bytes) {
   if (n_bytes <= from.start_bytes) co_return Status();
+  state.stages(from.start_bytes + n_bytes);
   {
     SB_CO_TRY(Block longer, Block::take(Tag::kStaging, n_bytes));
     if (from.start_bytes) std::memcpy(longer.data(), from.start.data(), size_t(from.start_bytes));
@@ -121,27 +148,39 @@ uint64_t copy_known(std::span<const std::byte> from, uint64_t from_offset, uint6
   return n;
 }
 
+}  // namespace
+
 Status add_tensor(const TensorPlace& place, const std::string& label, Block block, WeightStore& weights) {
   if (place.is_i64) { SB_TRY(block, stored_block(place, block.bytes(), label)); }
   SB_OK(check_finite(place.name, label, place.dtype, block.bytes()));
-  return weights.add({place.name, label, place.dtype, place.shape, std::move(block)});
+  return weights.add({.name = place.name, .file = label, .dtype = place.dtype, .shape = place.shape, .block = std::move(block)});
+}
+
+namespace {
+
+/// Zeros for what opening a model looks at: vectors, and the filters of sign planes.
+Result<Block> unread_block(const TensorPlace& place) {
+  constexpr uint64_t kFewBytes = 1024;
+  return Block::take(Tag::kWeights, place.shape.rank() < 2 || place.n_bytes <= kFewBytes ? place.n_bytes : 0);
 }
 
 }  // namespace
 
 // A tensor alone is read straight into its Block. Neighbours that are small together share one request through a staging Block: a
 // model of 30 layers has hundreds of tensors, and each request may be a round trip.
-LoadTask<Status> read_tensors(Loading::State& state, TensorFile from, WeightStore& weights) {
+LoadTask<Status> read_tensors(Loading::State& state, TensorFile from, TakeTensor take) {
   const std::vector<TensorPlace>& places = from.places;
   Block known = std::move(from.start);      // bytes that came already …
   uint64_t known_offset = 0;                // … from here …
   uint64_t known_bytes = from.start_bytes;  // … and so many
+  uint64_t n_staged = known.size();
   for (size_t i = 0; i < places.size(); ++i) {
     const TensorPlace& place = places[i];
     const uint64_t known_end = known_offset + known_bytes;
     const uint64_t end = place.offset + place.n_bytes;
     if (place.offset >= known_end) {
       known = Block();
+      n_staged = 0;
       known_offset = known_end;
       known_bytes = 0;
     }
@@ -154,11 +193,22 @@ LoadTask<Status> read_tensors(Loading::State& state, TensorFile from, WeightStor
         ++n_sharing;
       }
       if (n_sharing > 1 && begin == place.offset) {
-        SB_CO_TRY(known, Block::take(Tag::kStaging, shared_end - begin));
         known_offset = begin;
-        known_bytes = known.size();
-        SB_CO_OK(co_await read_bytes(state, from.file, from.label, begin, known.bytes()).in(state));
+        known_bytes = shared_end - begin;
+        state.stages(n_staged + known_bytes);
+        n_staged = known_bytes;
+        if (!state.shapes_only) {
+          SB_CO_TRY(known, Block::take(Tag::kStaging, known_bytes));
+          SB_CO_OK(co_await read_bytes(state, from.file, from.label, begin, known.bytes()).in(state));
+        }
       }
+    }
+    state.weight_bytes += place.n_bytes;
+    state.stages(n_staged);
+    if (state.shapes_only) {
+      SB_CO_TRY(Block unread, unread_block(place));
+      SB_CO_OK(take(place, std::move(unread)));
+      continue;
     }
     SB_CO_TRY(Block block, Block::take(Tag::kWeights, place.n_bytes));
     const uint64_t n_copied = copy_known(known.bytes().first(size_t(known_bytes)), known_offset, place.offset, block.bytes());
@@ -166,7 +216,7 @@ LoadTask<Status> read_tensors(Loading::State& state, TensorFile from, WeightStor
       SB_CO_OK(
           co_await read_bytes(state, from.file, from.label, place.offset + n_copied, block.bytes().subspan(size_t(n_copied))).in(state));
     }
-    SB_CO_OK(add_tensor(place, from.label, std::move(block), weights));
+    SB_CO_OK(take(place, std::move(block)));
   }
   co_return Status();
 }

@@ -13,6 +13,7 @@
 #include "base/memory.h"
 #include "base/result.h"
 #include "io/config.h"
+#include "io/folder_index.h"
 #include "io/gguf_vocab_fields.h"
 #include "io/weights.h"
 
@@ -33,11 +34,12 @@ struct ModelFiles {
   std::string file;  // name for errors and reports
   Config config;     // config.json, or GGUF metadata
   WeightStore weights;
-  std::string tokenizer_json;            // text; empty for a GGUF
-  std::optional<GgufVocabFields> vocab;  // the tokenizer inside a GGUF
-  std::string chat_template;             // Jinja source; empty when there is none
-  Json tokenizer_config;                 // tokenizer_config.json, or null (bos/eos token texts)
-  Json generation_config;                // generation_config.json, or null
+  std::string tokenizer_json;             // text; empty for a GGUF
+  std::optional<GgufVocabFields> vocab;   // the tokenizer inside a GGUF
+  std::string chat_template;              // Jinja source; empty when there is none
+  Json tokenizer_config;                  // tokenizer_config.json, or null (bos/eos token texts)
+  Json generation_config;                 // generation_config.json, or null
+  std::optional<FolderIndex> index = {};  // of a quantised folder
 };
 
 /// How the bytes are asked for. The defaults suit files and HTTP alike.
@@ -52,11 +54,26 @@ struct LoadProgress {
   uint64_t done_bytes = 0, total_bytes = 0;
 };
 
+/// What a load costs, known once it is complete.
+struct LoadCost {
+  uint64_t download_bytes = 0;  // of all files that it reads
+  uint64_t staging_bytes = 0;   // held at once on their way, at most
+  uint64_t most_bytes = 0;      // those and the weights together, at most
+};
+
 /// One model being loaded.
 class Loading {
  public:
   static Loading gguf(std::string file, LoadTuning tuning = {});
-  static Loading folder(std::string file, LoadTuning tuning = {});
+  /// A folder as Hugging Face has it, or a quantised one, of which `sets` are read.
+  static Loading folder(std::string file, LoadTuning tuning = {}, PlaneSets sets = PlaneSets::kFull);
+  /// Only the refinement of a quantised folder whose base is loaded: weights hold its arrays, for attach_refinement().
+  static Loading refinement(std::string file, FolderIndex index, LoadTuning tuning = {});
+  /// Reads a whole quantised folder, checks all that a load checks, and keeps one component at a time. Comes home with the index alone.
+  static Loading verify(std::string file, LoadTuning tuning = {});
+  /// The same load without its bytes: ends after the heads and comes home with every tensor's name, type and shape. Vectors and tables of a
+  /// few numbers have a block of zeros, since opening a model looks at them; the other blocks are empty. For plans of memory.
+  static Loading shapes(std::string file, Container container, PlaneSets sets = PlaneSets::kFull);
   Loading(Loading&&) noexcept;
   Loading& operator=(Loading&&) noexcept;
   ~Loading();
@@ -68,6 +85,7 @@ class Loading {
   /// Answers kBytes; fewer than wanted means that the file ends there.
   void bytes_are(uint64_t n_bytes);
   LoadProgress progress() const;
+  LoadCost cost() const;
   /// After kNothing, once.
   Result<ModelFiles> finish();
 
