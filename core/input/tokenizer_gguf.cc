@@ -1,5 +1,7 @@
 // The vocabulary inside a GGUF file → a Tokenizer. GGUF names a model and, for byte-level BPE, a pre-tokenizer; what these names stand
 // for is the tables below (after llama.cpp's llama-vocab.cpp, and each model's own tokenizer.json where the two differ).
+#include "input/tokenizer_gguf.h"
+
 #include <algorithm>
 #include <cmath>
 
@@ -25,9 +27,11 @@ constexpr const char* kTekken =
 constexpr const char* kDeepseek3 =
     "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|"
     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+// \u: characters that Unicode's normal form would replace, which breaks the ranges.
 constexpr const char* kDeepseekLetters =
-    "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼ"
-    "ℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+";
+    "\\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-\u1F7Dᾀ-ᾴᾶ-ᾼ\u1FBEῂ-ῄῆ-ῌῐ-"
+    "\u1FD3ῖ-\u1FDBῠ-Ῥῲ-ῴῶ-ῼ"
+    "ℂℇℊ-ℓℕℙ-ℝℤ\u2126ℨ\u212A-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+";
 constexpr const char* kBloom = " ?[^(\\s|.,!?…。，、।۔،)]+";
 
 struct PreTokenizerRow {
@@ -71,23 +75,10 @@ class Builder {
   explicit Builder(GgufVocab vocab) : v_(std::move(vocab)), t_(std::make_unique<Tokenizer::Impl>()) {}
 
   Result<std::unique_ptr<Tokenizer::Impl>> build() {
-    if (v_.tokens.empty()) return invalid("it has no tokens");
-    if (v_.tokens.size() > size_t(Vocab::kMostIds)) return invalid("it has too many tokens");
-    if (!v_.scores.empty() && v_.scores.size() != v_.tokens.size()) return invalid("it has not one score a token");
-    if (!v_.types.empty() && v_.types.size() != v_.tokens.size()) return invalid("it has not one type a token");
-    for (auto id : {v_.bos, v_.eos, v_.unk, v_.sep, v_.pad, v_.cls, v_.mask}) {
-      if (id && *id != -1 && (*id < 0 || size_t(*id) >= v_.tokens.size())) return invalid("a special token's id is outside the vocabulary");
-    }
-    for (std::string& token : v_.tokens) {
-      if (utf8_invalid_at(token) == std::string_view::npos) continue;
-      std::string fixed;
-      utf8_append_lossy(fixed, token);
-      token = std::move(fixed);
-    }
-    if (v_.model == "gpt2") {
-      SB_OK(byte_level());
-    } else if (v_.model == "llama") {
-      SB_OK(sentencepiece());
+    SB_OK(check());
+    if (v_.model == "gpt2" || v_.model == "llama") {
+      SB_TRY(GgufBpe bpe, describe_bpe());
+      SB_OK(byte_pairs(std::move(bpe)));
     } else if (v_.model == "t5") {
       SB_OK(unigram());
     } else if (v_.model == "bert") {
@@ -101,7 +92,29 @@ class Builder {
     return std::move(t_);
   }
 
+  Result<GgufBpe> bpe() {
+    SB_OK(check());
+    return describe_bpe();
+  }
+
  private:
+  Status check() {
+    if (v_.tokens.empty()) return invalid("it has no tokens");
+    if (v_.tokens.size() > size_t(Vocab::kMostIds)) return invalid("it has too many tokens");
+    if (!v_.scores.empty() && v_.scores.size() != v_.tokens.size()) return invalid("it has not one score a token");
+    if (!v_.types.empty() && v_.types.size() != v_.tokens.size()) return invalid("it has not one type a token");
+    for (auto id : {v_.bos, v_.eos, v_.unk, v_.sep, v_.pad, v_.cls, v_.mask}) {
+      if (id && *id != -1 && (*id < 0 || size_t(*id) >= v_.tokens.size())) return invalid("a special token's id is outside the vocabulary");
+    }
+    for (std::string& token : v_.tokens) {
+      if (utf8_invalid_at(token) == std::string_view::npos) continue;
+      std::string fixed;
+      utf8_append_lossy(fixed, token);
+      token = std::move(fixed);
+    }
+    return {};
+  }
+
   static std::optional<int32_t> id_of(std::optional<int32_t> id) { return id && *id >= 0 ? id : std::nullopt; }
   int type(size_t id) const { return v_.types.empty() ? kNormal : v_.types[id]; }
   bool is_named(size_t id) const {
@@ -126,21 +139,25 @@ class Builder {
   }
 
   // Control and user-defined tokens are found in the text before anything else.
-  Status add_tokens() {
+  std::vector<AddedToken> added_tokens() const {
     std::vector<AddedToken> added;
     for (size_t id = 0; id < v_.tokens.size(); ++id) {
       bool special = type(id) == kControl || type(id) == kUnknown || (v_.types.empty() && is_named(id));
       if (special || type(id) == kUserDefined) added.push_back({.content = v_.tokens[id], .special = special});
     }
-    return t_->added.build(std::move(added), t_->model->vocab(), {});
+    return added;
   }
+  Status add_tokens() { return t_->added.build(added_tokens(), t_->model->vocab(), {}); }
 
-  void template_of(bool bos, bool eos, std::optional<int32_t> first, std::optional<int32_t> last) {
+  static std::vector<int32_t> template_of(bool bos, bool eos, std::optional<int32_t> first, std::optional<int32_t> last) {
     std::vector<int32_t> sequence;
     if (bos && first && *first >= 0) sequence.push_back(*first);
     sequence.push_back(Tokenizer::Impl::kSequence);
     if (eos && last && *last >= 0) sequence.push_back(*last);
-    if (sequence.size() > 1) t_->post_processors.push_back(std::move(sequence));
+    return sequence.size() > 1 ? sequence : std::vector<int32_t>();
+  }
+  void process_by(std::vector<int32_t> sequence) {
+    if (!sequence.empty()) t_->post_processors.push_back(std::move(sequence));
   }
 
   void normalize_by(NormalizerStep::Kind kind, std::string text = "", std::string pattern = "") {
@@ -156,7 +173,13 @@ class Builder {
     return s;
   }
 
-  Status byte_level() {
+  Result<GgufBpe> describe_bpe() {
+    if (v_.model == "gpt2") return byte_level();
+    if (v_.model == "llama") return sentencepiece();
+    return err(Code::kTokenizerUnsupported, {{"what", "the model"}, {"name", v_.model}, {"known", "gpt2, llama"}});
+  }
+
+  Result<GgufBpe> byte_level() {
     std::string_view pre = v_.pre.empty() ? std::string_view("default") : v_.pre;
     const PreTokenizerRow* row = nullptr;
     std::string known;
@@ -166,45 +189,36 @@ class Builder {
       known += &r == &kRows[std::size(kRows) - 1] ? "" : ", ";
     }
     if (!row) return err(Code::kTokenizerUnsupported, {{"what", "the pre-tokenizer"}, {"name", pre}, {"known", known}});
-    if (row->nfc) {
-      normalize_by(NormalizerStep::kForm);
-      t_->normalizer.back().form = NormalForm::kNfc;
-    }
+    GgufBpe bpe{.is_byte_level = true, .normalizes_nfc = row->nfc};
     for (const char* pattern : row->patterns) {
-      if (!pattern) continue;
-      PreTokenizerStep s{};
-      s.kind = PreTokenizerStep::kSplit;
-      SB_TRY(s.pattern, Pattern::regex(pattern));
-      t_->pre_tokenizer.push_back(std::move(s));
+      if (pattern) bpe.patterns.push_back(pattern);
     }
-    SB_TRY(Vocab vocab, vocabulary());
-    std::vector<MergePair> merges;
-    merges.reserve(v_.merges.size());
+    SB_TRY(bpe.vocab, vocabulary());
+    bpe.merges.reserve(v_.merges.size());
     std::string buffer;
     for (std::string_view merge : v_.merges) {
       size_t space = merge.find(' ', 1);
       std::string_view left = merge.substr(0, space), right = space == std::string_view::npos ? "" : merge.substr(space + 1);
-      MergePair m{vocab.find(left), vocab.find(right), joined_id(vocab, left, right, 0, buffer)};
+      MergePair m{bpe.vocab.find(left), bpe.vocab.find(right), joined_id(bpe.vocab, left, right, 0, buffer)};
       if (m.left < 0 || m.right < 0 || m.joined < 0)
         return invalid("the merge \"" + std::string(merge) + "\" names tokens that do not exist");
-      merges.push_back(m);
+      bpe.merges.push_back(m);
     }
-    BpeOptions o;
-    o.maps_bytes = true;
-    o.keeps_gaps = true;
-    o.ignores_merges = row->ignores_merges;
-    t_->model = make_bpe(std::move(vocab), std::move(merges), std::move(o));
-    SB_OK(add_tokens());
-    decode_by(DecoderStep::kByteLevel);
-    template_of(v_.add_bos.value_or(row->adds_bos), v_.add_eos.value_or(false), v_.bos, v_.eos);
-    return {};
+    bpe.options.maps_bytes = true;
+    bpe.options.keeps_gaps = true;
+    bpe.options.ignores_merges = row->ignores_merges;
+    bpe.added = added_tokens();
+    bpe.post_processor = template_of(v_.add_bos.value_or(row->adds_bos), v_.add_eos.value_or(false), v_.bos, v_.eos);
+    return bpe;
   }
 
   // SentencePiece merges the neighbours whose joint token has the best score. As ranked merges (so Hugging Face converts them): every way
   // to cut a token in two tokens, best score first, then longer left parts.
-  Status sentencepiece() {
+  Result<GgufBpe> sentencepiece() {
     if (v_.scores.empty()) return invalid("it has no scores");
-    SB_TRY(Vocab vocab, vocabulary());
+    GgufBpe bpe{.prefixes_space = v_.add_space_prefix.value_or(true)};
+    SB_TRY(bpe.vocab, vocabulary());
+    const Vocab& vocab = bpe.vocab;
     struct Ranked {
       MergePair pair;
       float score;
@@ -240,32 +254,49 @@ class Builder {
       if (a.right_size != b.right_size) return a.right_size > b.right_size;
       return i < j;
     });
-    std::vector<MergePair> merges;
-    merges.reserve(ranked.size());
-    for (uint32_t i : order) merges.push_back(ranked[i].pair);
+    bpe.merges.reserve(ranked.size());
+    for (uint32_t i : order) bpe.merges.push_back(ranked[i].pair);
 
-    BpeOptions o;
     int32_t unknown = v_.unk.value_or(0);
-    o.has_unknown = unknown >= 0;
-    o.unknown = unknown >= 0 ? v_.tokens[size_t(unknown)] : "";
-    o.fuses_unknown = true;
-    o.byte_fallback = true;
-    t_->model = make_bpe(std::move(vocab), std::move(merges), std::move(o));
-    SB_OK(add_tokens());
-    bool prefix = v_.add_space_prefix.value_or(true);
-    if (prefix) normalize_by(NormalizerStep::kPrepend, std::string(kMark));
+    bpe.options.has_unknown = unknown >= 0;
+    bpe.options.unknown = unknown >= 0 ? v_.tokens[size_t(unknown)] : "";
+    bpe.options.fuses_unknown = true;
+    bpe.options.byte_fallback = true;
+    bpe.added = added_tokens();
+    bpe.post_processor = template_of(v_.add_bos.value_or(true), v_.add_eos.value_or(false), v_.bos, v_.eos);
+    return bpe;
+  }
+
+  Status byte_pairs(GgufBpe bpe) {
+    if (bpe.normalizes_nfc) {
+      normalize_by(NormalizerStep::kForm);
+      t_->normalizer.back().form = NormalForm::kNfc;
+    }
+    for (const char* pattern : bpe.patterns) {
+      PreTokenizerStep s{};
+      s.kind = PreTokenizerStep::kSplit;
+      SB_TRY(s.pattern, Pattern::regex(pattern));
+      t_->pre_tokenizer.push_back(std::move(s));
+    }
+    t_->model = make_bpe(std::move(bpe.vocab), std::move(bpe.merges), std::move(bpe.options));
+    SB_OK(t_->added.build(std::move(bpe.added), t_->model->vocab(), {}));
+    process_by(std::move(bpe.post_processor));
+    if (bpe.is_byte_level) {
+      decode_by(DecoderStep::kByteLevel);
+      return {};
+    }
+    if (bpe.prefixes_space) normalize_by(NormalizerStep::kPrepend, std::string(kMark));
     normalize_by(NormalizerStep::kReplace, std::string(kMark), " ");
     DecoderStep& replace = decode_by(DecoderStep::kReplace);
     replace.pattern = Pattern::literal(std::string(kMark));
     replace.text = " ";
     decode_by(DecoderStep::kByteFallback);
     decode_by(DecoderStep::kFuse);
-    if (prefix) {
+    if (bpe.prefixes_space) {
       DecoderStep& strip = decode_by(DecoderStep::kStrip);
       strip.character = ' ';
       strip.start = 1;
     }
-    template_of(v_.add_bos.value_or(true), v_.add_eos.value_or(false), v_.bos, v_.eos);
     return {};
   }
 
@@ -301,7 +332,7 @@ class Builder {
     DecoderStep& d = decode_by(DecoderStep::kMetaspace);
     d.character = 0x2581;
     d.drops_first = v_.add_space_prefix.value_or(true);
-    template_of(v_.add_bos.value_or(false), v_.add_eos.value_or(true), v_.bos, v_.eos);
+    process_by(template_of(v_.add_bos.value_or(false), v_.add_eos.value_or(true), v_.bos, v_.eos));
     return {};
   }
 
@@ -335,7 +366,7 @@ class Builder {
     DecoderStep& d = decode_by(DecoderStep::kWordPiece);
     d.text = "##";
     d.cleans = true;
-    template_of(v_.add_bos.value_or(true), v_.add_eos.value_or(true), v_.cls ? v_.cls : v_.bos, v_.sep ? v_.sep : v_.eos);
+    process_by(template_of(v_.add_bos.value_or(true), v_.add_eos.value_or(true), v_.cls ? v_.cls : v_.bos, v_.sep ? v_.sep : v_.eos));
     return {};
   }
 
@@ -344,6 +375,8 @@ class Builder {
 };
 
 }  // namespace
+
+Result<GgufBpe> gguf_bpe(GgufVocab vocab) { return Builder(std::move(vocab)).bpe(); }
 
 Result<Tokenizer> Tokenizer::from_gguf(GgufVocab vocab) {
   SB_TRY(std::unique_ptr<Impl> impl, Builder(std::move(vocab)).build());

@@ -1,7 +1,10 @@
 #include "runtime/model.h"
 
 #include <algorithm>
+#include <set>
 
+#include "formats/planes.h"
+#include "io/plane_store.h"
 #include "runtime/tokenizer_file.h"
 
 namespace sb {
@@ -23,6 +26,10 @@ std::string token_text(const Json& config, std::string_view key) {
 
 }  // namespace
 
+int64_t session_context(const DecoderShape& shape, int64_t wanted) {
+  return std::min(shape.context, wanted > 0 ? wanted : kDefaultContext);
+}
+
 Result<std::unique_ptr<Model>> Model::open(ModelFiles files, std::shared_ptr<Device> device, int64_t context) {
   std::unique_ptr<Model> model(new Model);
   Model& m = *model;
@@ -31,7 +38,7 @@ Result<std::unique_ptr<Model>> Model::open(ModelFiles files, std::shared_ptr<Dev
   ModelFiles& f = *m.files_;
   SB_TRY(m.graph_, open_model(f.config, f.weights, &m.family_));
   m.shape_ = m.graph_->shape();
-  m.context_ = context > 0 ? std::min(context, m.shape_.context) : std::min(m.shape_.context, kDefaultContext);
+  m.context_ = session_context(m.shape_, context);
 
   // A first plan finds what is missing or misshapen now, not at the first token.
   SB_TRY(std::unique_ptr<Plan> probe, m.plan({1, Pass::Logits::kLast, false}));
@@ -67,31 +74,43 @@ Result<std::unique_ptr<Model>> Model::open(ModelFiles files, std::shared_ptr<Dev
     SB_TRY(ChatTemplate chat, ChatTemplate::parse(f.chat_template));
     m.chat_template_ = std::move(chat);
   }
-  SB_OK(m.read_ends());
+  m.read_specials();
   return model;
 }
 
-Status Model::read_ends() {
-  const ModelFiles& f = *files_;
+std::vector<int32_t> end_ids(const ModelFiles& f, const Tokenizer* tokenizer, int64_t n_vocab) {
+  std::vector<int32_t> ends;
   auto add_end = [&](int64_t id) {
-    if (id >= 0 && id < shape_.vocab && std::find(ends_.begin(), ends_.end(), int32_t(id)) == ends_.end()) ends_.push_back(int32_t(id));
+    if (id >= 0 && id < n_vocab && std::find(ends.begin(), ends.end(), int32_t(id)) == ends.end()) ends.push_back(int32_t(id));
   };
   for (int64_t id : f.config.integers("eos_token_id")) add_end(id);
   const Config generation(Container::kFolder, f.file, f.generation_config.is_object() ? f.generation_config : Json::object());
   for (int64_t id : generation.integers("eos_token_id")) add_end(id);
-  if (!tokenizer_) return {};
-  if (auto eos = tokenizer_->eos()) add_end(*eos);
+  if (!tokenizer) return ends;
   if (f.container == Container::kGguf) {
+    if (auto eos = tokenizer->eos()) add_end(*eos);
     for (const char* name : kTurnEnds) {
-      if (auto id = tokenizer_->id_of(name); id && tokenizer_->is_special(*id)) add_end(*id);
+      if (auto id = tokenizer->id_of(name); id && tokenizer->is_special(*id)) add_end(*id);
     }
+  } else if (!(f.config.gguf_conventions() && generation.has("eos_token_id"))) {
+    // A tokenizer.json names no end, so this one is a guess by usual names. A folder made from a GGUF lists its ends: it could only add
+    // one.
+    if (auto eos = tokenizer->eos()) add_end(*eos);
+  }
+  return ends;
+}
+
+void Model::read_specials() {
+  const ModelFiles& f = *files_;
+  ends_ = end_ids(f, tokenizer(), shape_.vocab);
+  if (!tokenizer_) return;
+  if (f.container == Container::kGguf) {
     if (auto id = tokenizer_->bos()) bos_text_ = tokenizer_->token(*id);
     if (auto id = tokenizer_->eos()) eos_text_ = tokenizer_->token(*id);
   } else {
     bos_text_ = token_text(f.tokenizer_config, "bos_token");
     eos_text_ = token_text(f.tokenizer_config, "eos_token");
   }
-  return {};
 }
 
 bool Model::is_end(int32_t id) const { return std::find(ends_.begin(), ends_.end(), id) != ends_.end(); }
@@ -140,9 +159,85 @@ Result<Program*> Model::run(const Pass& pass, std::span<const int32_t> ids, int6
   return compiled;
 }
 
-std::string Model::info_json() const {
+Result<Loading> Model::refinement() const {
+  const bool has = files_->index && std::any_of(files_->index->shards.begin(), files_->index->shards.end(),
+                                                [](const ShardEntry& shard) { return shard.is_refinement; });
+  if (!has) return err(Code::kRefinementMissing, {{"file", files_->file}});
+  return Loading::refinement(files_->file, *files_->index);
+}
+
+Status Model::refine(ModelFiles files) {
+  if (!files_->index) return err(Code::kRefinementMissing, {{"file", files_->file}});
+  return attach_refinement(*files_->index, std::move(files.weights), files_->weights);
+}
+
+uint64_t Model::drop_refinement() { return sb::drop_refinement(files_->weights); }
+
+namespace {
+
+/// Bytes of a tensor of the model: its own, or its rows' part of its matrix.
+double tensor_bytes(const WeightTensor& tensor) {
+  if (!tensor.planes) return double(tensor.block.size());
+  const PlaneMatrix& m = *tensor.planes;
+  double shared = m.signs ? double(m.n_columns) / 8 : 0, row = 0;
+  for (int set = 0; set < m.n_sets; ++set) {
+    const PlaneSet& s = m.sets[set];
+    row += double(s.code.n_planes) * double(m.n_columns) / 8 + 2;
+    shared += (s.column_scale ? 2.0 * double(m.n_columns) : 0) + 4.0 * s.code.n_planes * s.code.n_taps;
+  }
+  return double(tensor.shape[0]) * (row + shared / double(m.n_rows));
+}
+
+/// The bits that a tensor's name of its type stands for: "coded3", "coded2+coded2", "Q4_1".
+std::string tensor_format(const WeightTensor& tensor) {
+  if (!tensor.planes) return dtype_name(tensor.dtype);
+  std::string name = plane_format_name(tensor.planes->sets[0].code);
+  if (tensor.planes->n_sets > 1) name += "+" + plane_format_name(tensor.planes->sets[1].code);
+  return name;
+}
+
+}  // namespace
+
+std::string Model::weights_json() const {
+  // Linear layers are what is multiplied, but for the matrix that makes logits; the other matrices are tables that ids or positions index.
+  std::set<const WeightTensor*> linears;
+  if (auto made = plan({1, Pass::Logits::kLast, false})) {
+    const Plan& p = **made;
+    for (const Node& node : p.nodes()) {
+      if (!std::holds_alternative<MatMul>(node.op) || p.values()[size_t(node.output)].shape[1] >= shape_.vocab) continue;
+      const TensorView& w = p.values()[size_t(node.inputs[1])].weight;
+      // One product may serve several neighbouring tensors of a matrix.
+      for (const auto& tensor : weights().tensors()) {
+        const bool is_inside = w.planes ? tensor->planes == w.planes : tensor->block.data() == w.data && w.data;
+        if (is_inside) linears.insert(tensor.get());
+      }
+    }
+  }
+  double parameters[2] = {}, bytes[2] = {};  // linears, embeddings
   int64_t n_parameters = 0;
-  for (const auto& tensor : weights().tensors()) n_parameters += tensor->shape.elements();
+  for (const auto& tensor : weights().tensors()) {
+    if (!tensor->array_of.empty()) continue;
+    n_parameters += tensor->shape.elements();
+    if (tensor->shape.rank() < 2) continue;
+    const bool is_embedding = !linears.contains(tensor.get());
+    parameters[is_embedding] += double(tensor->shape.elements());
+    bytes[is_embedding] += tensor_bytes(*tensor);
+  }
+  auto bpw = [](double n_bytes, double n) { return n > 0 ? 8 * n_bytes / n : 0.0; };
+  return json_text(OrderedJson{{"weight_bytes", weights().n_bytes()},
+                               {"n_parameters", n_parameters},
+                               {"bpw", bpw(double(weights().n_bytes()), double(n_parameters))},
+                               {"bpw_linears", bpw(bytes[0], parameters[0])},
+                               {"bpw_embedding", bpw(bytes[1], parameters[1])}});
+}
+
+std::string Model::info_json() const {
+  int64_t n_parameters = 0, n_tensors = 0;
+  for (const auto& tensor : weights().tensors()) {
+    if (!tensor->array_of.empty()) continue;  // arrays of a matrix, whose tensors count
+    n_parameters += tensor->shape.elements();
+    ++n_tensors;
+  }
   OrderedJson j;
   const Json* name = files_->config.find(files_->container == Container::kGguf ? "general.name" : "_name_or_path");
   j["name"] = name && name->is_string() && !name->get<std::string>().empty() ? name->get<std::string>() : files_->file;
@@ -160,7 +255,7 @@ std::string Model::info_json() const {
   j["context_of_model"] = shape_.context;
   j["has_tokenizer"] = tokenizer_.has_value();
   j["has_chat_template"] = chat_template_.has_value();
-  j["n_tensors"] = weights().tensors().size();
+  j["n_tensors"] = n_tensors;
   j["n_parameters"] = n_parameters;
   j["weight_bytes"] = weights().n_bytes();
   j["bpw"] = n_parameters ? 8.0 * double(weights().n_bytes()) / double(n_parameters) : 0.0;
@@ -172,13 +267,15 @@ std::string Model::info_json() const {
 std::string Model::tensors_json() const {
   OrderedJson list = OrderedJson::array();
   for (const auto& tensor : weights().tensors()) {
+    if (!tensor->array_of.empty()) continue;
+    const double n_bytes = tensor_bytes(*tensor);
     OrderedJson j;
     j["name"] = tensor->name;
-    j["dtype"] = dtype_name(tensor->dtype);
+    j["dtype"] = tensor_format(*tensor);
     j["shape"] = OrderedJson::array();
     for (int i = 0; i < tensor->shape.rank(); ++i) j["shape"].push_back(tensor->shape[i]);
-    j["n_bytes"] = tensor->block.size();
-    j["bpw"] = tensor->shape.elements() ? 8.0 * double(tensor->block.size()) / double(tensor->shape.elements()) : 0.0;
+    j["n_bytes"] = int64_t(n_bytes);
+    j["bpw"] = tensor->shape.elements() ? 8.0 * n_bytes / double(tensor->shape.elements()) : 0.0;
     list.push_back(std::move(j));
   }
   return json_text(list);

@@ -14,6 +14,13 @@
 
 namespace sb {
 
+/// The ids that end an answer: what the configuration and the generation settings name, and, since a GGUF names one only, the control
+/// tokens of its vocabulary that end a turn by their names. `n_vocab` bounds them.
+std::vector<int32_t> end_ids(const ModelFiles& files, const Tokenizer* tokenizer, int64_t n_vocab);
+
+/// Tokens a session can hold when `wanted` were asked for: 0 takes the model's own limit, at most 4096.
+int64_t session_context(const DecoderShape& shape, int64_t wanted);
+
 class Model {
  public:
   /// Takes what a load brought home. `context` bounds its sessions (tokens; 0: the model's own limit, at most 4096).
@@ -21,6 +28,7 @@ class Model {
   static Result<std::unique_ptr<Model>> open(ModelFiles files, std::shared_ptr<Device> device, int64_t context);
 
   Device& device() { return *device_; }
+  const ModelGraph& graph() const { return *graph_; }
   const DecoderShape& shape() const { return shape_; }
   int64_t context() const { return context_; }
   const Tokenizer* tokenizer() const { return tokenizer_ ? &*tokenizer_ : nullptr; }
@@ -40,12 +48,22 @@ class Model {
   /// Runs a pass over `ids`, which join the cache at `position`.
   Result<Program*> run(const Pass& pass, std::span<const int32_t> ids, int64_t position, KvPages& kv);
 
+  /// A load of the refinement planes that this model's folder has. Errors: kRefinementMissing.
+  Result<Loading> refinement() const;
+  /// Gives the model what that load brought, between two steps; caches stay. Errors: those of attach_refinement.
+  Status refine(ModelFiles files);
+  /// Takes the refinement away; returns its bytes, 0 when there is none.
+  uint64_t drop_refinement();
+
+  /// {weight_bytes, n_parameters, bpw, bpw_linears, bpw_embedding}: true bits per weight, scales counted. A head that is the embedding
+  /// counts once, as embedding.
+  std::string weights_json() const;
   std::string info_json() const;
   std::string tensors_json() const;
 
  private:
   Model() = default;
-  Status read_ends();
+  void read_specials();
   Result<std::unique_ptr<Plan>> plan(const Pass& pass) const;
 
   std::unique_ptr<ModelFiles> files_;  // does not move: the graph refers to its weights
