@@ -1,0 +1,358 @@
+#include "quantize/folder_quantizer.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "formats/decode.h"
+
+namespace sb {
+namespace {
+
+constexpr size_t kWriteBytes = size_t(4) << 20;  // of one write of tensors that are copied
+
+/// Formats that a mixed allocation chooses from.
+const char* const kLayerChoices[] = {"coded2", "coded3", "coded4"};
+const char* const kEmbeddingChoices[] = {"coded3", "coded4", "rows8"};
+
+template <class T>
+std::span<const std::byte> bytes_of(const std::vector<T>& v) {
+  return std::as_bytes(std::span(v));
+}
+
+/// Taps as the file has them: f32 [J, P].
+std::vector<float> filter_of(const PlaneCode& code) {
+  std::vector<float> out;
+  for (int q = 0; q < code.n_taps; ++q)
+    out.insert(out.end(), code.filter[size_t(q)].begin(), code.filter[size_t(q)].begin() + code.n_planes);
+  return out;
+}
+
+/// Kept tensors: vectors in float32, matrices in float16.
+const char* kept_type(const TensorView& view) { return view.shape.rank() < 2 ? "F32" : "F16"; }
+
+uint64_t kept_bytes(const TensorView& view) { return uint64_t(view.shape.elements()) * (view.shape.rank() < 2 ? 4 : 2); }
+
+}  // namespace
+
+uint64_t group_bytes(const GroupPlan& group, const std::string& format) {
+  const int64_t n = group.rows(), k = group.n_columns;
+  if (format == "source") return uint64_t(n * k) * 2;
+  if (format == kRows8) return uint64_t(n) * uint64_t(dtype_bytes(Dtype::kQ8_0, k));
+  const PlaneCode& code = plane_format(format)->code;
+  return plane_set_bytes(code.n_planes, n, k) + (plane_hadamard(k) ? uint64_t(plane_columns(k)) / 8 : 0) +
+         uint64_t(code.n_taps * code.n_planes) * 4;
+}
+
+FolderQuantizer::FolderQuantizer(FolderSource source, Device& device, FolderOptions options)
+    : source_(std::move(source)), device_(device), options_(std::move(options)) {}
+
+Result<std::unique_ptr<FolderQuantizer>> FolderQuantizer::create(FolderSource source, Device& device, std::span<const int32_t> ids,
+                                                                 std::span<const int32_t> prefix, FolderOptions options) {
+  std::unique_ptr<FolderQuantizer> q(new FolderQuantizer(std::move(source), device, std::move(options)));
+  q->ids_.assign(ids.begin(), ids.end());
+  q->prefix_.assign(prefix.begin(), prefix.end());
+  SB_TRY(q->plan_, plan_matrices(*q->source_.graph));
+  for (const GroupPlan& group : q->plan_.groups) {
+    const bool is_embedding = group.is_embedding || group.is_head;
+    (is_embedding ? q->n_embedding_ : q->n_linear_) += group.n_weights();
+    q->n_parameters_ += group.n_weights();
+  }
+  for (const KeptTensor& kept : q->plan_.kept) q->n_parameters_ += kept.view.shape.elements();
+  SB_OK(q->choose_formats());
+  return q;
+}
+
+Status FolderQuantizer::choose_formats() {
+  const FolderOptions& o = options_;
+  formats_.embedding = o.embedding.empty() ? "coded4" : o.embedding;
+  if (!o.allocation.empty()) {
+    SB_TRY(const Json chosen, json_parse(o.allocation, "allocation"));
+    const Json* formats = json_find(chosen, "formats");
+    for (const auto& entry : (formats ? *formats : chosen).items()) {
+      const bool known = std::any_of(plan_.groups.begin(), plan_.groups.end(), [&](const GroupPlan& g) { return g.name == entry.key(); });
+      if (!known || !entry.value().is_string()) {
+        return err(Code::kOptionInvalid,
+                   {{"option", "allocation"}, {"value", entry.key()}, {"expected", "groups of this model and the names of formats"}});
+      }
+      formats_.by_name[entry.key()] = entry.value().get<std::string>();
+    }
+    return start_quantizing();
+  }
+  if (o.bits != "mixed") {
+    formats_.linears = o.refine ? "coded2" : "coded" + o.bits;
+    if (o.refine) formats_.refine = "coded2";
+    return start_quantizing();
+  }
+  // Before anything is measured: can the budget be met at all?
+  const uint64_t budget = o.n_bytes ? o.n_bytes : uint64_t(o.bpw * double(n_parameters_) / 8);
+  uint64_t least = 0;
+  for (const KeptTensor& kept : plan_.kept) least += kept_bytes(kept.view);
+  for (const GroupPlan& group : plan_.groups) {
+    const bool is_embedding = group.is_embedding || group.is_head;
+    least += group_bytes(group, !is_embedding ? kLayerChoices[0] : o.embedding.empty() ? kEmbeddingChoices[0] : o.embedding);
+  }
+  if (budget < least) {
+    return err(Code::kBudgetTooSmall,
+               {{"budget", budget}, {"minimum", least}, {"bpw", std::to_string(8.0 * double(least) / double(n_parameters_))}});
+  }
+  QuantizerOptions q;
+  q.context = o.context;
+  q.seed = o.seed;
+  q.n_threads = o.n_threads;
+  SB_TRY(sensitivity_, Sensitivity::create(*source_.graph, device_, ids_, prefix_, q));
+  return {};
+}
+
+Status FolderQuantizer::start_quantizing() {
+  for (const auto& [name, format] : formats_.by_name) {
+    if (format != "source" && format != kRows8 && !plane_format(format))
+      return err(Code::kFormatUnknown, {{"format", format}, {"matrix", name}});
+  }
+  QuantizerOptions q;
+  q.formats = formats_;
+  q.context = options_.context;
+  q.seed = options_.seed;
+  q.n_threads = options_.n_threads;
+  SB_TRY(quantizer_, Quantizer::create(*source_.graph, device_, ids_, prefix_, q));
+  return lay_out();
+}
+
+Status FolderQuantizer::lay_out() {
+  std::vector<FolderTensor> tensors;
+  auto add = [&](const std::string& name, const char* type, Shape shape, const std::string& component, bool is_refinement = false) {
+    tensor_numbers_[name] = tensors.size();
+    tensors.push_back({name, type, shape, component, is_refinement});
+  };
+  auto add_set = [&](const std::string& name, const PlaneCode& code, int64_t n, int64_t k, const std::string& component,
+                     bool is_refinement) {
+    add(name + ".planes", "U32", {n, code.n_planes, k / 32}, component, is_refinement);
+    add(name + ".sv", "F16", {n}, component, is_refinement);
+    add(name + ".c", "F16", {k}, component, is_refinement);
+    add(name + ".filter", "F32", {code.n_taps, code.n_planes}, component, is_refinement);
+  };
+  for (int64_t layer = -1; layer <= plan_.n_layers; ++layer) {
+    const std::string component = component_of(layer, plan_.n_layers);
+    for (const GroupPlan& group : plan_.groups) {
+      if (group.layer != layer) continue;
+      const std::string& format = formats_.of(group);
+      const bool is_embedding = group.is_embedding || group.is_head;
+      uint64_t bytes = group_bytes(group, format);
+      if (format == "source") {
+        for (size_t i = 0; i < group.tensors.size(); ++i) add(group.tensors[i], "F16", {group.n_rows[i], group.n_columns}, component);
+      } else if (format == kRows8) {
+        if (group.tensors.size() != 1 || group.n_columns % 32)
+          return err(Code::kFormatUnknown, {{"format", format}, {"matrix", group.name}});
+        add(group.name + ".rows8", "U8", {group.rows(), dtype_bytes(Dtype::kQ8_0, group.n_columns)}, component);
+        matrices_.push_back({group.name, format, "", group.rows(), group.n_columns, {{group.tensors[0], group.n_rows[0]}}});
+      } else {
+        const int64_t n = plane_rows(group.rows()), k = plane_columns(group.n_columns);
+        const std::string refine = is_embedding ? "" : formats_.refine;
+        add_set(group.name, plane_format(format)->code, n, k, component, false);
+        if (plane_hadamard(group.n_columns)) add(group.name + ".su", "U32", {k / 32}, component);
+        if (!refine.empty()) {
+          add_set(group.name + ".refine", plane_format(refine)->code, n, k, component, true);
+          const PlaneCode& code = plane_format(refine)->code;
+          bytes += plane_set_bytes(code.n_planes, group.rows(), group.n_columns) + uint64_t(code.n_taps * code.n_planes) * 4;
+        }
+        MatrixEntry entry{group.name, format, refine, group.rows(), group.n_columns, {}};
+        for (size_t i = 0; i < group.tensors.size(); ++i) entry.rows.emplace_back(group.tensors[i], group.n_rows[i]);
+        matrices_.push_back(std::move(entry));
+      }
+      weight_bytes_ += bytes;
+      (is_embedding ? embedding_bytes_ : linear_bytes_) += bytes;
+    }
+    for (const KeptTensor& kept : plan_.kept) {
+      if (kept.layer != layer) continue;
+      add(kept.name, kept_type(kept.view), kept.view.shape, component);
+      weight_bytes_ += kept_bytes(kept.view);
+    }
+    // Llama 3's rope divisors: read by the family when it opens, part of no plan.
+    if (layer < 0) {
+      if (const WeightTensor* divisors = source_.weights->find("rope_freqs.weight")) add(divisors->name, "F32", divisors->shape, component);
+    }
+  }
+  SB_TRY(FolderLayout layout, FolderLayout::plan(std::move(tensors)));
+  layout_ = std::make_unique<FolderLayout>(std::move(layout));
+  sums_ = std::make_unique<FolderSums>(*layout_);
+  for (const FolderLayout::Shard& shard : layout_->shards()) {
+    const auto head = std::as_bytes(std::span(shard.head));
+    writes_.push_back({shard.name, 0, {head.begin(), head.end()}});
+  }
+  return {};
+}
+
+void FolderQuantizer::write_tensor(const std::string& name, std::span<const std::byte> bytes) {
+  const size_t number = tensor_numbers_.at(name);
+  const FolderLayout::Place& place = layout_->place(number);
+  SB_ASSERT(bytes.size() == place.n_bytes);
+  sums_->add(number, bytes);
+  for (size_t at = 0; at < bytes.size(); at += kWriteBytes) {
+    const auto part = bytes.subspan(at, std::min(kWriteBytes, bytes.size() - at));
+    writes_.push_back({layout_->shards()[place.shard].name, place.offset + at, {part.begin(), part.end()}});
+  }
+}
+
+Status FolderQuantizer::write_group(const FinishedGroup& group) {
+  auto write_set = [&](const std::string& name, const EncodedSet& set) {
+    write_tensor(name + ".planes", bytes_of(set.words));
+    write_tensor(name + ".sv", bytes_of(set.row_scale));
+    write_tensor(name + ".c", bytes_of(set.column_scale));
+    write_tensor(name + ".filter", bytes_of(filter_of(set.code)));
+  };
+  if (group.format == kRows8) {
+    write_tensor(group.name + ".rows8", bytes_of(group.rows8));
+    return {};
+  }
+  write_set(group.name, group.base);
+  if (!group.signs.empty()) write_tensor(group.name + ".su", bytes_of(group.signs));
+  if (!group.refine.empty()) write_set(group.name + ".refine", group.refinement);
+  proxy_sum_ += group.base.power > 0 ? group.base.error / group.base.power : 0;
+  ++n_proxies_;
+  return {};
+}
+
+Status FolderQuantizer::write_kept(int64_t layer) {
+  auto write_floats = [&](const std::string& name, const TensorView& view, bool half) {
+    std::vector<std::byte> bytes;
+    const int64_t rows = view.shape.rank() < 2 ? 1 : view.shape.rows(), columns = view.shape[-1];
+    std::vector<float> row(static_cast<size_t>(columns));
+    for (int64_t r = 0; r < rows; ++r) {
+      decode_row(view, r, row.data(), columns);
+      const size_t at = bytes.size();
+      bytes.resize(at + size_t(columns) * (half ? 2 : 4));
+      for (int64_t i = 0; i < columns; ++i) {
+        if (half) {
+          const uint16_t h = float_to_half(row[size_t(i)]);
+          std::memcpy(bytes.data() + at + size_t(i) * 2, &h, 2);
+        } else {
+          std::memcpy(bytes.data() + at + size_t(i) * 4, &row[size_t(i)], 4);
+        }
+      }
+    }
+    write_tensor(name, bytes);
+  };
+  for (const GroupPlan& group : plan_.groups) {
+    if (group.layer != layer || formats_.of(group) != "source") continue;
+    for (size_t i = 0; i < group.tensors.size(); ++i) write_floats(group.tensors[i], group.views[i], true);
+  }
+  for (const KeptTensor& kept : plan_.kept) {
+    if (kept.layer == layer) write_floats(kept.name, kept.view, kept.view.shape.rank() >= 2);
+  }
+  if (layer < 0) {
+    if (const WeightTensor* divisors = source_.weights->find("rope_freqs.weight")) write_floats(divisors->name, divisors->view(), false);
+  }
+  return {};
+}
+
+Status FolderQuantizer::write_finished() {
+  for (const std::shared_ptr<FinishedGroup>& group : quantizer_->take_finished()) SB_OK(write_group(*group));
+  return {};
+}
+
+Result<bool> FolderQuantizer::step() {
+  if (done_) return false;
+  if (sensitivity_) {
+    SB_TRY(const bool more, sensitivity_->step());
+    if (more) return true;
+    uint64_t fixed = 0;
+    for (const KeptTensor& kept : plan_.kept) fixed += kept_bytes(kept.view);
+    const uint64_t budget = options_.n_bytes ? options_.n_bytes : uint64_t(options_.bpw * double(n_parameters_) / 8);
+    for (const GroupPlan& group : plan_.groups) {
+      AllocationGroup choices{group.name, {}};
+      const bool is_embedding = group.is_embedding || group.is_head;
+      auto offer = [&](const std::string& format) {
+        choices.options.push_back({format, group_bytes(group, format), sensitivity_->loss(group.name, format)});
+      };
+      if (!is_embedding) {
+        for (const char* format : kLayerChoices) offer(format);
+      } else if (!options_.embedding.empty()) {
+        offer(options_.embedding);
+      } else {
+        for (const char* format : kEmbeddingChoices) {
+          if (format != std::string_view(kRows8) || group.n_columns % 32 == 0) offer(format);
+        }
+      }
+      losses_.push_back(std::move(choices));
+    }
+    uint64_t minimum = 0;
+    const std::vector<size_t> choice = allocate(losses_, budget - std::min(budget, fixed), &minimum);
+    if (choice.empty()) {
+      return err(Code::kBudgetTooSmall, {{"budget", budget},
+                                         {"minimum", minimum + fixed},
+                                         {"bpw", std::to_string(8.0 * double(minimum + fixed) / double(n_parameters_))}});
+    }
+    for (size_t g = 0; g < losses_.size(); ++g) formats_.by_name[losses_[g].name] = losses_[g].options[choice[g]].format;
+    sensitivity_.reset();
+    SB_OK(start_quantizing());
+    return true;
+  }
+  SB_TRY(const bool more, quantizer_->step());
+  SB_OK(write_finished());
+  // The layer whose groups are out; a tied embedding comes with the head, so the first component is closed last.
+  ++written_layer_;
+  if (written_layer_ >= 0 && written_layer_ < plan_.n_layers) SB_OK(write_kept(written_layer_));
+  if (more) return true;
+  SB_OK(write_kept(-1));
+  SB_OK(write_kept(plan_.n_layers));
+  SB_OK(close());
+  return false;
+}
+
+Status FolderQuantizer::close() {
+  SB_ASSERT(sums_->is_complete());
+  FolderIndex index = sums_->index();
+  index.matrices = matrices_;
+  // What a refinement buys is not measured a matrix at a time: the later layers, which move the answer least, give theirs back first.
+  for (auto entry = matrices_.rbegin(); entry != matrices_.rend(); ++entry) {
+    if (!entry->refine.empty()) index.give_back.push_back(entry->name);
+  }
+  const std::string text = folder_index_json(index);
+  auto write_text = [&](const std::string& file, const std::string& contents) {
+    const auto bytes = std::as_bytes(std::span(contents));
+    writes_.push_back({file, 0, {bytes.begin(), bytes.end()}});
+  };
+  for (const auto& [name, contents] : source_.texts) write_text(name, contents);
+  write_text(kFolderIndexFile, text);
+  done_ = true;
+  return {};
+}
+
+bool FolderQuantizer::next_write(FolderWrite& out) {
+  if (writes_.empty()) return false;
+  out = std::move(writes_.front());
+  writes_.pop_front();
+  return true;
+}
+
+std::string FolderQuantizer::progress_json() const {
+  OrderedJson j;
+  j["phase"] = done_ ? "done" : sensitivity_ ? "sensitivity" : "quantize";
+  j["fraction"] = done_ ? 1.0 : sensitivity_ ? sensitivity_->progress() : quantizer_->progress();
+  j["phases"] = options_.bits == "mixed" && options_.allocation.empty() ? 2 : 1;
+  return json_text(j);
+}
+
+std::string FolderQuantizer::report_json() const {
+  OrderedJson j;
+  j["n_parameters"] = n_parameters_;
+  j["weight_bytes"] = weight_bytes_;
+  j["bpw"] = 8.0 * double(weight_bytes_) / double(std::max<int64_t>(1, n_parameters_));
+  j["bpw_linears"] = 8.0 * double(linear_bytes_) / double(std::max<int64_t>(1, n_linear_));
+  j["bpw_embedding"] = 8.0 * double(embedding_bytes_) / double(std::max<int64_t>(1, n_embedding_));
+  j["mean_proxy"] = n_proxies_ ? proxy_sum_ / double(n_proxies_) : 0.0;
+  j["calibration_tokens"] = ids_.size();
+  OrderedJson& formats = j["formats"] = OrderedJson::object();
+  for (const GroupPlan& group : plan_.groups) {
+    formats[group.name] = formats_.of(group);
+    if (!formats_.refine.empty() && !group.is_embedding && !group.is_head) formats[group.name] = formats_.of(group) + "+" + formats_.refine;
+  }
+  if (!losses_.empty()) {
+    OrderedJson& sensitivity = j["sensitivity"] = OrderedJson::object();
+    for (const AllocationGroup& group : losses_) {
+      for (const AllocationOption& option : group.options) sensitivity[group.name][option.format] = option.loss;
+    }
+  }
+  return json_text(j);
+}
+
+}  // namespace sb

@@ -1,0 +1,95 @@
+// Quantises a loaded model into a folder: measures sensitivity and allocates bits where that is asked for, quantises layer by layer, and
+// says which bytes go where. The host writes them; nothing here knows a disk.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "io/folder_layout.h"
+#include "quantize/allocate.h"
+#include "quantize/quantizer.h"
+#include "quantize/sensitivity.h"
+
+namespace sb {
+
+/// Bytes for a file of the folder. Files come in pieces, at rising offsets within a component.
+struct FolderWrite {
+  std::string file;
+  uint64_t offset = 0;
+  std::vector<std::byte> bytes;
+};
+
+struct FolderOptions {
+  std::string bits = "3";  // 2, 3, 4 or mixed
+  double bpw = 0;          // mixed: bits a weight of the whole model, embedding counted; 0: from n_bytes
+  uint64_t n_bytes = 0;    // mixed: of all weights
+  std::string embedding;   // format of embedding and head; "" chooses coded4, or inside the allocation when mixed
+  bool refine = false;     // a 2-bit base and a 2-bit refinement of every linear layer
+  std::string allocation;  // JSON {group: format}: taken as it is, no sensitivity run
+  int64_t context = 512;
+  uint64_t seed = 0;
+  int n_threads = 1;
+};
+
+/// What is known of the model besides its tensors.
+struct FolderSource {
+  const ModelGraph* graph = nullptr;
+  const WeightStore* weights = nullptr;
+  std::vector<std::pair<std::string, std::string>> texts;  // config.json, tokenizer.json …: name → contents
+};
+
+class FolderQuantizer {
+ public:
+  /// Errors: kOptionInvalid, kBudgetTooSmall {minimum}, kTextTooShort, those of Quantizer.
+  static Result<std::unique_ptr<FolderQuantizer>> create(FolderSource source, Device& device, std::span<const int32_t> ids,
+                                                         std::span<const int32_t> prefix, FolderOptions options);
+  /// A stretch of work (a layer). False when everything has been written out through next_write().
+  Result<bool> step();
+  /// The oldest write not taken yet; false when there is none.
+  bool next_write(FolderWrite& out);
+  /// {phase: "sensitivity"|"quantize"|"done", fraction, bpw, bpw_linears, weight_bytes, n_parameters, …} as JSON.
+  std::string progress_json() const;
+  /// After the last step: what was chosen and what each group's proxy came to, for the model card: {bpw, bpw_linears, bpw_embedding,
+  /// weight_bytes, n_parameters, linear_proxy, formats: {name: code}, sensitivity?: {name: {code: loss}}}.
+  std::string report_json() const;
+
+ private:
+  FolderQuantizer(FolderSource source, Device& device, FolderOptions options);
+  Status choose_formats();
+  Status lay_out();
+  Status start_quantizing();
+  Status write_finished();
+  Status write_group(const FinishedGroup& group);
+  Status write_kept(int64_t layer);
+  Status close();
+  void write_tensor(const std::string& name, std::span<const std::byte> bytes);
+
+  FolderSource source_;
+  Device& device_;
+  FolderOptions options_;
+  std::vector<int32_t> ids_, prefix_;
+  ModelPlan plan_;
+  FormatChoice formats_;
+  std::unique_ptr<Sensitivity> sensitivity_;
+  std::vector<AllocationGroup> losses_;
+  std::unique_ptr<Quantizer> quantizer_;
+  std::unique_ptr<FolderLayout> layout_;
+  std::unique_ptr<FolderSums> sums_;
+  std::map<std::string, size_t> tensor_numbers_;
+  std::vector<MatrixEntry> matrices_;
+  std::deque<FolderWrite> writes_;
+  uint64_t weight_bytes_ = 0, linear_bytes_ = 0, embedding_bytes_ = 0;
+  int64_t n_parameters_ = 0, n_linear_ = 0, n_embedding_ = 0;
+  double proxy_sum_ = 0;
+  int64_t n_proxies_ = 0;
+  int64_t written_layer_ = -2;
+  bool done_ = false;
+};
+
+/// Exact bytes of a group in a format: planes, scales, signs, filter.
+uint64_t group_bytes(const GroupPlan& group, const std::string& format);
+
+}  // namespace sb

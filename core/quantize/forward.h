@@ -1,0 +1,54 @@
+// Runs stretches of a model over windows of tokens: what calibration and evaluation do. No session, no sampler; each window is a sequence
+// of its own, the cache holds float32.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "device/device.h"
+#include "models/graph.h"
+
+namespace sb {
+
+/// Tensors by Hugging Face name that stand in for the model's own.
+using Substitutes = std::map<std::string, TensorView, std::less<>>;
+
+/// Matmuls that read one value: their matrices are encoded as one.
+struct LinearGroup {
+  int32_t input = -1;                 // value of the plan
+  std::vector<int32_t> weights;       // values
+  std::vector<std::string> names;     // of the weights
+  int64_t n_rows = 0, n_columns = 0;  // N of all, K
+};
+/// In the order of the plan's nodes.
+std::vector<LinearGroup> linear_groups(const Plan& plan);
+
+/// A compiled stretch of a model.
+class Stretch {
+ public:
+  /// `watch`: the inputs of these groups' matmuls stay readable as "group.0" ….
+  static Result<Stretch> compile(const ModelGraph& graph, Device& device, const Pass& pass, const Substitutes& substitutes = {},
+                                 bool watch_groups = false);
+  /// x [T, D] for a stretch that begins after the embedding, ids otherwise.
+  Status run(std::span<const float> x, std::span<const int32_t> ids);
+  /// A named output: "y", "logits", "group.0".
+  std::span<const float> output(std::string_view name) const { return program_->output(name); }
+  const std::vector<LinearGroup>& groups() const { return groups_; }
+
+ private:
+  Device* device_ = nullptr;
+  std::unique_ptr<Program> program_;
+  std::unique_ptr<KvPages> kv_;
+  std::vector<LinearGroup> groups_;
+  std::vector<int32_t> no_ids_;
+  bool takes_x_ = false;
+};
+
+/// Cuts ids into windows of `n_tokens`, each beginning with the ids in `prefix` (a BOS); what is left over at the end is dropped.
+std::vector<std::vector<int32_t>> windows_of(std::span<const int32_t> ids, int64_t n_tokens, std::span<const int32_t> prefix);
+
+}  // namespace sb

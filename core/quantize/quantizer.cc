@@ -1,0 +1,373 @@
+#include "quantize/quantizer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <numeric>
+
+#include "device/cpu/quantize_kernels.h"
+#include "formats/decode.h"
+#include "io/folder_index.h"
+
+namespace sb {
+namespace {
+
+/// Adds Σ x xᵀ of x [n_tokens, k] to the lower triangle of `moment` [k, k], strips of rows in turn among the threads.
+void add_moment(std::span<const float> x, int64_t k, std::vector<float>& moment, ThreadPool& pool) {
+  constexpr int64_t kStrip = 48;
+  const int64_t n_tokens = int64_t(x.size()) / k, n_strips = (k + kStrip - 1) / kStrip;
+  pool.run([&](int thread) {
+    for (int64_t strip = thread; strip < n_strips; strip += pool.size()) {
+      const int64_t begin = strip * kStrip, end = std::min(k, begin + kStrip);
+      quantize_kernels().product({.a = x.data() + begin,
+                                  .a_row = 1,
+                                  .a_step = k,
+                                  .b = x.data(),
+                                  .b_row = k,
+                                  .c = moment.data() + begin * k,
+                                  .c_row = k,
+                                  .n_sum = n_tokens,
+                                  .n_rows = end - begin,
+                                  .n_columns = end});
+    }
+  });
+}
+
+/// Adds Σ exact xᵀ to `cross` [k, k].
+void add_cross(std::span<const float> exact, std::span<const float> x, int64_t k, std::vector<float>& cross, ThreadPool& pool) {
+  constexpr int64_t kStrip = 48;
+  const int64_t n_tokens = int64_t(x.size()) / k, n_strips = (k + kStrip - 1) / kStrip;
+  pool.run([&](int thread) {
+    for (int64_t strip = thread; strip < n_strips; strip += pool.size()) {
+      const int64_t begin = strip * kStrip, end = std::min(k, begin + kStrip);
+      quantize_kernels().product({.a = exact.data() + begin,
+                                  .a_row = 1,
+                                  .a_step = k,
+                                  .b = x.data(),
+                                  .b_row = k,
+                                  .c = cross.data() + begin * k,
+                                  .c_row = k,
+                                  .n_sum = n_tokens,
+                                  .n_rows = end - begin,
+                                  .n_columns = k});
+    }
+  });
+}
+
+/// The lower triangle to both, divided by the tokens counted.
+void close_moment(std::vector<float>& moment, int64_t k, int64_t n_tokens) {
+  for (int64_t i = 0; i < k; ++i) {
+    for (int64_t j = 0; j <= i; ++j) {
+      const float v = moment[size_t(i * k + j)] / float(n_tokens);
+      moment[size_t(i * k + j)] = moment[size_t(j * k + i)] = v;
+    }
+  }
+}
+
+/// All rows of a group as floats [N, K]. Errors: kWeightsNotFinite.
+Result<std::vector<float>> floats_of(const GroupPlan& group) {
+  std::vector<float> out(size_t(group.n_weights()));
+  float* to = out.data();
+  for (size_t i = 0; i < group.tensors.size(); ++i) {
+    for (int64_t r = 0; r < group.n_rows[i]; ++r, to += group.n_columns) {
+      decode_row(group.views[i], r, to, group.n_columns);
+      for (int64_t j = 0; j < group.n_columns; ++j) {
+        if (!std::isfinite(to[j]))
+          return err(Code::kWeightsNotFinite, {{"tensor", group.tensors[i]}, {"file", "the source"}, {"index", r * group.n_columns + j}});
+      }
+    }
+  }
+  return out;
+}
+
+/// Rows of Q8_0 blocks: 32 weights, one f16 scale, nearest integers.
+std::vector<std::byte> rows8_of(const std::vector<float>& weights, int64_t k) {
+  std::vector<std::byte> out(weights.size() / 32 * 34);
+  std::byte* to = out.data();
+  for (size_t i = 0; i + 32 <= weights.size(); i += 32, to += 34) {
+    float top = 0;
+    for (size_t j = 0; j < 32; ++j) top = std::max(top, std::abs(weights[i + j]));
+    const uint16_t scale = float_to_half(top / 127);
+    const float inverse = half_to_float(scale) > 0 ? 1 / half_to_float(scale) : 0;
+    std::memcpy(to, &scale, 2);
+    for (size_t j = 0; j < 32; ++j) to[2 + j] = std::byte(int8_t(std::clamp(std::round(weights[i + j] * inverse), -127.0f, 127.0f)));
+  }
+  SB_ASSERT(k % 32 == 0);
+  return out;
+}
+
+uint64_t seed_of(uint64_t seed, const std::string& name) {
+  uint64_t hash = 0xCBF29CE484222325u ^ seed;  // FNV-1a: the rotation of a matrix depends on its name, not on the order of work
+  for (unsigned char c : name) hash = (hash ^ c) * 0x100000001B3u;
+  return hash;
+}
+
+}  // namespace
+
+const std::string& FormatChoice::of(const GroupPlan& group) const {
+  if (auto found = by_name.find(group.name); found != by_name.end()) return found->second;
+  return group.is_embedding || group.is_head ? embedding : linears;
+}
+
+Quantizer::Quantizer(const ModelGraph& graph, Device& device, QuantizerOptions options)
+    : graph_(graph), device_(device), options_(std::move(options)), pool_(options_.n_threads) {}
+
+Result<std::unique_ptr<Quantizer>> Quantizer::create(const ModelGraph& graph, Device& device, std::span<const int32_t> ids,
+                                                     std::span<const int32_t> prefix, QuantizerOptions options) {
+  std::unique_ptr<Quantizer> q(new Quantizer(graph, device, std::move(options)));
+  SB_TRY(q->plan_, plan_matrices(graph));
+  for (const GroupPlan& group : q->plan_.groups) {
+    const std::string& format = q->options_.formats.of(group);
+    if (format != "source" && format != kRows8 && !plane_format(format))
+      return err(Code::kFormatUnknown, {{"format", format}, {"matrix", group.name}});
+    if (format != "source") q->n_weights_ += group.n_weights();
+  }
+  q->windows_ = windows_of(ids, q->options_.context, prefix);
+  if (q->windows_.empty())
+    return err(Code::kTextTooShort, {{"n_tokens", ids.size()}, {"needed", q->options_.context - int64_t(prefix.size())}});
+  return q;
+}
+
+double Quantizer::progress() const { return n_weights_ ? double(n_encoded_) / double(n_weights_) : 1; }
+
+Result<bool> Quantizer::step() {
+  if (next_ > plan_.n_layers) return false;
+  if (next_ < 0) {
+    SB_OK(embed());
+  } else if (next_ < plan_.n_layers) {
+    SB_OK(layer(next_));
+  } else {
+    SB_OK(head());
+  }
+  ++next_;
+  return next_ <= plan_.n_layers;
+}
+
+Status Quantizer::embed() {
+  SB_TRY(Stretch stretch, Stretch::compile(graph_, device_, {options_.context, Pass::Logits::kNone, false, 0, 0}));
+  for (const std::vector<int32_t>& window : windows_) {
+    SB_OK(stretch.run({}, window));
+    const std::span<const float> y = stretch.output("y");
+    x_.emplace_back(y.begin(), y.end());
+    if (options_.correction > 0) exact_x_.push_back(x_.back());
+  }
+  // An embedding that is no head: its inputs are single rows, each as likely as its token; no direction counts more than another.
+  for (const GroupPlan& group : plan_.groups) {
+    if (group.layer >= 0 || group.is_head || options_.formats.of(group) == "source") continue;
+    std::vector<float> identity(size_t(group.n_columns * group.n_columns), 0.0f);
+    for (int64_t i = 0; i < group.n_columns; ++i) identity[size_t(i * group.n_columns + i)] = 1;
+    SB_TRY(auto done, encode_groups({&group}, {identity}));
+    for (auto& d : done) finish(std::move(d), group);
+  }
+  return {};
+}
+
+Status Quantizer::layer(int64_t i) {
+  const Pass pass{options_.context, Pass::Logits::kNone, false, i, i + 1};
+  std::vector<const GroupPlan*> groups;
+  for (const GroupPlan& group : plan_.groups) {
+    if (group.layer == i) groups.push_back(&group);
+  }
+  auto run_all = [&](Stretch& stretch, const std::function<void(std::vector<float> & x)>& after) -> Status {
+    for (size_t w = 0; w < x_.size(); ++w) {
+      SB_OK(stretch.run(x_[w], windows_[w]));
+      after(x_[w]);
+    }
+    return {};
+  };
+  auto go_on = [](const Stretch& stretch, std::vector<float>& x) {
+    const std::span<const float> y = stretch.output("y");
+    x.assign(y.begin(), y.end());
+  };
+
+  std::vector<std::vector<float>> moments, crosses;
+  for (const GroupPlan* group : groups) moments.emplace_back(size_t(group->n_columns * group->n_columns), 0.0f);
+  if (options_.correction > 0) crosses = moments;
+  {
+    SB_TRY(Stretch stretch, Stretch::compile(graph_, device_, pass, {}, true));
+    std::vector<std::vector<float>> exact(groups.size());
+    for (size_t w = 0; w < x_.size(); ++w) {
+      if (!crosses.empty()) {
+        SB_OK(stretch.run(exact_x_[w], windows_[w]));
+        for (size_t g = 0; g < groups.size(); ++g) {
+          const auto u = stretch.output("group." + std::to_string(g));
+          exact[g].assign(u.begin(), u.end());
+        }
+        go_on(stretch, exact_x_[w]);
+      }
+      SB_OK(stretch.run(x_[w], windows_[w]));
+      for (size_t g = 0; g < groups.size(); ++g) {
+        const auto u = stretch.output("group." + std::to_string(g));
+        add_moment(u, groups[g]->n_columns, moments[g], pool_);
+        if (!crosses.empty()) add_cross(exact[g], u, groups[g]->n_columns, crosses[g], pool_);
+      }
+      if (!options_.sequential) go_on(stretch, x_[w]);
+    }
+  }
+  for (size_t g = 0; g < crosses.size(); ++g) {
+    for (float& v : crosses[g]) v /= float(int64_t(x_.size()) * options_.context);
+  }
+  for (size_t g = 0; g < groups.size(); ++g) close_moment(moments[g], groups[g]->n_columns, int64_t(x_.size()) * options_.context);
+
+  std::vector<const GroupPlan*> encoded;
+  std::vector<std::vector<float>> their_moments, their_crosses;
+  for (size_t g = 0; g < groups.size(); ++g) {
+    if (options_.formats.of(*groups[g]) == "source") continue;
+    encoded.push_back(groups[g]);
+    their_moments.push_back(std::move(moments[g]));
+    if (!crosses.empty()) their_crosses.push_back(std::move(crosses[g]));
+  }
+  SB_TRY(auto done, encode_groups(encoded, their_moments, their_crosses));
+  for (size_t g = 0; g < done.size(); ++g) finish(std::move(done[g]), *encoded[g]);
+
+  if (options_.sequential) {
+    SB_TRY(Stretch stretch, Stretch::compile(graph_, device_, pass, substitutes_));
+    SB_OK(run_all(stretch, [&](std::vector<float>& x) { go_on(stretch, x); }));
+  }
+  return {};
+}
+
+Status Quantizer::head() {
+  const GroupPlan* group = nullptr;
+  for (const GroupPlan& g : plan_.groups) {
+    if (g.is_head) group = &g;
+  }
+  if (!group || options_.formats.of(*group) == "source") return {};
+  // The head's input without its product: one token at a time would be slow, so the plan is built for few and their input watched.
+  constexpr int64_t kTokens = 64;
+  SB_TRY(Stretch stretch, Stretch::compile(graph_, device_, {kTokens, Pass::Logits::kAll, false, plan_.n_layers, -1}, {}, true));
+  const int64_t d = group->n_columns;
+  std::vector<float> moment(size_t(d * d), 0.0f);
+  int64_t n_tokens = 0;
+  // The moment of a head needs no more tokens than give every direction a few hundred looks; its product is the most expensive of all.
+  const size_t most_windows = size_t(std::max<int64_t>(1, 16384 / options_.context));
+  for (size_t w = 0; w < std::min(x_.size(), most_windows); ++w) {
+    for (int64_t t = 0; t + kTokens <= options_.context; t += kTokens) {
+      SB_OK(stretch.run(std::span(x_[w]).subspan(size_t(t * d), size_t(kTokens * d)), {}));
+      add_moment(stretch.output("group.0"), d, moment, pool_);
+      n_tokens += kTokens;
+    }
+  }
+  close_moment(moment, d, n_tokens);
+  SB_TRY(auto done, encode_groups({group}, {moment}));
+  finish(std::move(done[0]), *group);
+  return {};
+}
+
+Result<std::vector<std::shared_ptr<FinishedGroup>>> Quantizer::encode_groups(const std::vector<const GroupPlan*>& groups,
+                                                                             const std::vector<std::vector<float>>& moments,
+                                                                             const std::vector<std::vector<float>>& crosses) {
+  struct Work {
+    RotatedMatrix rotated;
+    EncodeWork encode;
+    std::vector<float> left;
+    std::vector<std::byte> rows8;
+    std::shared_ptr<FinishedGroup> out = std::make_shared<FinishedGroup>();
+    std::optional<Error> error;
+  };
+  std::vector<Work> works(groups.size());
+  for (size_t g = 0; g < groups.size(); ++g) {
+    works[g].out->name = groups[g]->name;
+    works[g].out->format = options_.formats.of(*groups[g]);
+    if (!groups[g]->is_embedding && !groups[g]->is_head) works[g].out->refine = options_.formats.refine;
+  }
+  auto rotate = [&](size_t g) {
+    auto weights = floats_of(*groups[g]);
+    if (!weights) {
+      works[g].error = weights.error();
+      return;
+    }
+    if (works[g].out->format == kRows8) {
+      works[g].rows8 = rows8_of(*weights, groups[g]->n_columns);
+      return;
+    }
+    if (!crosses.empty() && !correct(*weights, groups[g]->rows(), groups[g]->n_columns, moments[g], crosses[g], options_.correction)) {
+      works[g].error = Error(Code::kCalibrationFailed, {{"matrix", groups[g]->name}});
+      return;
+    }
+    if (!RotatedMatrix::rotate(weights->data(), groups[g]->rows(), groups[g]->n_columns, moments[g].data(),
+                               seed_of(options_.seed, groups[g]->name), works[g].rotated)) {
+      works[g].error = Error(Code::kCalibrationFailed, {{"matrix", groups[g]->name}});
+    }
+  };
+  auto work = [&](size_t g, const Team& team) {
+    Work& w = works[g];
+    FinishedGroup& out = *w.out;
+    if (out.format == kRows8) {
+      if (team.thread == 0) out.rows8 = std::move(w.rows8);
+      return;
+    }
+    const PlaneCode& code = plane_format(out.format)->code;
+    encode(w.rotated, nullptr, code, team, w.encode, out.base);
+    if (out.refine.empty()) return;
+    if (team.thread == 0) w.left = residual(w.rotated, out.base);
+    team.meet();
+    encode(w.rotated, w.left.data(), plane_format(out.refine)->code, team, w.encode, out.refinement);
+  };
+  // Whole groups to single threads, the largest first to whoever has least; where that would leave threads idle, all of them to each group.
+  std::vector<size_t> order(groups.size());
+  std::iota(order.begin(), order.end(), size_t(0));
+  std::sort(order.begin(), order.end(),
+            [&](size_t a, size_t b) { return std::pair(-groups[a]->n_weights(), a) < std::pair(-groups[b]->n_weights(), b); });
+  std::vector<std::vector<size_t>> shares(size_t(pool_.size()));
+  std::vector<int64_t> loads(shares.size(), 0);
+  int64_t total = 0;
+  for (size_t g : order) {
+    const size_t least = size_t(std::min_element(loads.begin(), loads.end()) - loads.begin());
+    shares[least].push_back(g);
+    loads[least] += groups[g]->n_weights();
+    total += groups[g]->n_weights();
+  }
+  if (*std::max_element(loads.begin(), loads.end()) * pool_.size() <= total + total / 5) {
+    pool_.run([&](int thread) {
+      for (size_t g : shares[size_t(thread)]) {
+        rotate(g);
+        if (!works[g].error) work(g, {});
+      }
+    });
+  } else {
+    SpinBarrier barrier(pool_.size());
+    pool_.run([&](int thread) {
+      for (size_t g = size_t(thread); g < groups.size(); g += size_t(pool_.size())) rotate(g);
+    });
+    for (size_t g = 0; g < groups.size(); ++g) {
+      if (!works[g].error) pool_.run([&](int thread) { work(g, {thread, pool_.size(), &barrier}); });
+    }
+  }
+
+  std::vector<std::shared_ptr<FinishedGroup>> done;
+  for (Work& w : works) {
+    if (w.error) return err(*w.error);
+    FinishedGroup& out = *w.out;
+    out.signs = std::move(w.rotated.signs);
+    const RotatedMatrix& m = w.rotated;
+    if (out.format != kRows8)
+      out.matrix = {m.n_rows, m.n_columns, m.segment, m.hadamard_block, out.signs.empty() ? nullptr : out.signs.data(), 1, 1, {}};
+    out.matrix.sets[0] = out.base.view();
+    if (!out.refine.empty()) {
+      out.matrix.sets[1] = out.refinement.view();
+      out.matrix.n_sets = out.matrix.max_sets = 2;
+    }
+    done.push_back(std::move(w.out));
+  }
+  return done;
+}
+
+void Quantizer::finish(std::shared_ptr<FinishedGroup> done, const GroupPlan& group) {
+  int64_t first_row = 0;
+  for (size_t i = 0; i < group.tensors.size(); ++i) {
+    if (done->format == kRows8) {
+      substitutes_[group.tensors[i]] = {
+          done->rows8.data(), Dtype::kQ8_0, {group.n_rows[i], group.n_columns}, dtype_bytes(Dtype::kQ8_0, group.n_columns), nullptr, 0};
+      continue;
+    }
+    substitutes_[group.tensors[i]] = {nullptr, Dtype::kPlanes, {group.n_rows[i], group.n_columns}, 0, &done->matrix, first_row};
+    first_row += group.n_rows[i];
+  }
+  n_encoded_ += group.n_weights();
+  alive_.push_back(done);
+  finished_.push_back(std::move(done));
+}
+
+}  // namespace sb

@@ -1,0 +1,44 @@
+// How much KL each group of matrices costs when it alone is coded with few bits, the rest exact: what the allocation weighs against bytes.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "quantize/quantizer.h"
+
+namespace sb {
+
+class Sensitivity {
+ public:
+  /// Measures on the first windows of the text; moments come from all of it. The probe is coded2 for layers, coded3 for embedding and head.
+  static Result<std::unique_ptr<Sensitivity>> create(const ModelGraph& graph, Device& device, std::span<const int32_t> ids,
+                                                     std::span<const int32_t> prefix, QuantizerOptions options);
+  /// A layer; false when all are measured.
+  Result<bool> step();
+  double progress() const { return quantizer_->progress(); }
+  const ModelPlan& plan() const { return quantizer_->plan(); }
+  /// KL of a group in a format, from its probe: KL grows with the square of the error, so it scales as the codes' distortions do.
+  double loss(const std::string& group, const std::string& format) const;
+
+ private:
+  Sensitivity(const ModelGraph& graph, Device& device) : graph_(graph), device_(device) {}
+  Status measure_reference();
+  Result<double> kl_of(const Substitutes& substitutes, int64_t from_layer);
+
+  const ModelGraph& graph_;
+  Device& device_;
+  std::unique_ptr<Quantizer> quantizer_;
+  std::unique_ptr<ThreadPool> pool_;
+  std::vector<std::vector<int32_t>> windows_;  // those measured on
+  std::vector<std::vector<float>> before_;     // their x before the layer in hand
+  std::vector<std::vector<float>> reference_;  // reference logits of the counted positions [n, V]
+  std::map<std::string, double> measured_;     // group → KL of its probe
+  int64_t layer_ = -1;
+};
+
+/// Mean square error of a code on a unit Gaussian (docs/formats.md §1).
+double code_distortion(const std::string& format);
+
+}  // namespace sb
