@@ -94,6 +94,23 @@ Ref Plan::add(Op op, std::initializer_list<Ref> inputs, Shape shape) {
   return {node.output};
 }
 
+void Plan::end_at(int32_t value) {
+  const int32_t root = root_of(values_, value);
+  size_t n = 0;
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    if (nodes_[i].output == root) n = i + 1;
+  }
+  nodes_.resize(n);
+  std::vector<bool> is_made(values_.size(), false);
+  for (const Node& node : nodes_) {
+    if (node.output >= 0) is_made[size_t(node.output)] = true;
+  }
+  std::erase_if(outputs_, [&](const Output& output) {
+    const Value& v = values_[size_t(root_of(values_, output.value))];
+    return !v.is_input && !is_made[size_t(root_of(values_, output.value))];
+  });
+}
+
 void Plan::output(std::string name, Ref ref) {
   if (failed()) return;
   outputs_.push_back({std::move(name), ref.index});

@@ -73,6 +73,8 @@ class Plan {
   Ref add(Op op, std::initializer_list<Ref> inputs, Shape shape);
   /// Puts another tensor of the same shape in a weight's place.
   void replace_weight(int32_t index, const TensorView& view);
+  /// Drops the nodes that come after the one that makes `value`: the run ends there.
+  void end_at(int32_t value);
   /// Names a value that the run must leave readable.
   void output(std::string name, Ref ref);
 

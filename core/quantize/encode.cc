@@ -155,41 +155,69 @@ bool RotatedMatrix::rotate(const float* weights, int64_t n, int64_t k, const flo
   return true;
 }
 
-bool correct(std::vector<float>& weights, int64_t n, int64_t k, const std::vector<float>& moment, const std::vector<float>& cross,
-             double share) {
+bool correct(std::vector<float>& weights, int64_t n, int64_t k, const float* moment, const Correction& correction) {
   double mean = 0;
-  for (int64_t i = 0; i < k; ++i) mean += double(moment[size_t(i * k + i)]) / double(k);
-  std::vector<float> upper = moment;
+  for (int64_t i = 0; i < k; ++i) mean += double(moment[i * k + i]) / double(k);
+  std::vector<float> upper(moment, moment + k * k);
   for (int64_t i = 0; i < k; ++i) upper[size_t(i * k + i)] += float(kDamping * mean);
   if (!cholesky_upper(upper, k)) return false;
+  std::vector<float> lower(upper.size());  // Uᵀ
+  transpose(upper.data(), k, k, lower.data());
+
   const QuantizeKernels& kernels = quantize_kernels();
-  // B = W·(R − H), then B·H⁻¹ a row at a time: y·U = b forwards, z·Uᵀ = y backwards.
-  std::vector<float> lost(cross);
-  for (size_t i = 0; i < lost.size(); ++i) lost[i] -= moment[i];
-  std::vector<float> b(size_t(n * k), 0.0f);
+  std::vector<float> lost(size_t(k * k)), y(size_t(n * k), 0.0f);
+  for (int64_t i = 0; i < k * k; ++i) lost[size_t(i)] = float(correction.input_share) * (correction.cross[i] - moment[i]);
   kernels.product({.a = weights.data(),
                    .a_row = k,
                    .a_step = 1,
                    .b = lost.data(),
                    .b_row = k,
-                   .c = b.data(),
+                   .c = y.data(),
                    .c_row = k,
                    .n_sum = k,
                    .n_rows = n,
                    .n_columns = k});
-  for (int64_t r = 0; r < n; ++r) {
-    float* y = b.data() + r * k;
-    for (int64_t i = 0; i < k; ++i) {
-      y[i] /= upper[size_t(i * k + i)];
-      kernels.axpy(-y[i], upper.data() + i * k + i + 1, y + i + 1, k - i - 1);
+  if (correction.stream) kernels.axpy(float(correction.stream_share), correction.stream, y.data(), n * k);
+
+  // y·(UᵀU)⁻¹ for all rows at once, in blocks of columns: y·U⁻¹ from the first on, then ·U⁻ᵀ from the last back.
+  constexpr int64_t kBlock = 64;
+  auto subtract = [&](int64_t from, int64_t n_from, const float* matrix, int64_t to, int64_t n_to) {
+    kernels.product({.a = y.data() + from,
+                     .a_row = k,
+                     .a_step = 1,
+                     .b = matrix + from * k + to,
+                     .b_row = k,
+                     .c = y.data() + to,
+                     .c_row = k,
+                     .n_sum = n_from,
+                     .n_rows = n,
+                     .n_columns = n_to,
+                     .sign = -1});
+  };
+  for (int64_t begin = 0; begin < k; begin += kBlock) {
+    const int64_t end = std::min(k, begin + kBlock);
+    if (begin) subtract(0, begin, upper.data(), begin, end - begin);
+    for (int64_t r = 0; r < n; ++r) {
+      float* row = y.data() + r * k;
+      for (int64_t i = begin; i < end; ++i) {
+        row[i] /= upper[size_t(i * k + i)];
+        kernels.axpy(-row[i], upper.data() + i * k + i + 1, row + i + 1, end - i - 1);
+      }
     }
-    for (int64_t i = k - 1; i >= 0; --i) {
-      double sum = double(y[i]);
-      for (int64_t j = i + 1; j < k; ++j) sum -= double(upper[size_t(i * k + j)]) * double(y[j]);
-      y[i] = float(sum / double(upper[size_t(i * k + i)]));
-    }
-    for (int64_t i = 0; i < k; ++i) weights[size_t(r * k + i)] += float(share) * y[i];
   }
+  for (int64_t end = k; end > 0;) {
+    const int64_t begin = (end - 1) / kBlock * kBlock;
+    if (end < k) subtract(end, k - end, lower.data(), begin, end - begin);
+    for (int64_t r = 0; r < n; ++r) {
+      float* row = y.data() + r * k;
+      for (int64_t i = end - 1; i >= begin; --i) {
+        row[i] /= lower[size_t(i * k + i)];
+        kernels.axpy(-row[i], lower.data() + i * k + begin, row + begin, i - begin);
+      }
+    }
+    end = begin;
+  }
+  kernels.axpy(1, y.data(), weights.data(), n * k);
   return true;
 }
 

@@ -62,10 +62,16 @@ void encode(const RotatedMatrix& m, const float* target, const PlaneCode& code, 
 /// target ← W' − Ŵ' of `base`, transposed [K][N], for the refinement.
 std::vector<float> residual(const RotatedMatrix& m, const EncodedSet& base);
 
-/// W ← W + share · W·(R − H)·(H + λI)⁻¹, the matrix that gives from the moved inputs (moment H) what W gave from the exact ones (R = Σ
-/// exact xᵀ): what the layers before lost, as far as a linear layer can make up for it. False when H is not positive definite.
-bool correct(std::vector<float>& weights, int64_t n, int64_t k, const std::vector<float>& moment, const std::vector<float>& cross,
-             double share);
+/// What a matrix should make up for: the inputs it was made for are not those it gets, and the stream that its product joins is off too.
+struct Correction {
+  const float* cross = nullptr;   // R = Σ exact xᵀ, mean over tokens [K, K]
+  const float* stream = nullptr;  // Σ (exact − own residual) xᵀ, mean over tokens [N, K]; null where the product joins no stream
+  double input_share = 0.5, stream_share = 0.5;
+};
+/// W ← W + (a·W·(R − H) + b·stream)·(H + λI)⁻¹, with H the moment of the inputs that it gets: least squares towards the exact output, and
+/// towards the exact stream, by half. Whole shares over-fit (docs/quality.md). Frantar et al. 2022 solve the same normal equations; the
+/// cross moment is GPTAQ's (Li et al. 2025). False when H is not positive definite.
+bool correct(std::vector<float>& weights, int64_t n, int64_t k, const float* moment, const Correction& correction);
 
 /// The value of each of the 4096 states: Σ C[i] · (bit i ? 1 : −1).
 std::vector<float> state_values(const PlaneCode& code);

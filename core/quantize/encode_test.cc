@@ -212,6 +212,48 @@ TEST(Viterbi, ReachesTheDistortionOfItsCode) {
   }
 }
 
+// W* of the normal equations: with whole shares and hardly any damping, W*·x is the least-squares answer to W·exact + lost stream.
+TEST(Correct, SolvesTheNormalEquations) {
+  std::mt19937_64 random(9);
+  std::normal_distribution<float> normal;
+  const int64_t n = 7, k = 150, n_tokens = 3000;  // not a multiple of the blocks
+  std::vector<float> w(static_cast<size_t>(n * k)), x(static_cast<size_t>(n_tokens * k)), exact(x.size()),
+      stream(static_cast<size_t>(n_tokens * n));
+  for (float& v : w) v = normal(random);
+  for (float& v : x) v = normal(random);
+  for (size_t i = 0; i < x.size(); ++i)
+    exact[i] = x[i] + 0.3f * normal(random) + 0.2f * x[(i / size_t(k)) * size_t(k) + (i + 1) % size_t(k)];
+  for (float& v : stream) v = normal(random);
+  std::vector<float> moment(static_cast<size_t>(k * k)), cross(moment.size()), off(static_cast<size_t>(n * k));
+  for (int64_t t = 0; t < n_tokens; ++t) {
+    for (int64_t i = 0; i < k; ++i) {
+      for (int64_t j = 0; j < k; ++j) {
+        moment[size_t(i * k + j)] += x[size_t(t * k + i)] * x[size_t(t * k + j)] / float(n_tokens);
+        cross[size_t(i * k + j)] += exact[size_t(t * k + i)] * x[size_t(t * k + j)] / float(n_tokens);
+      }
+    }
+    for (int64_t r = 0; r < n; ++r) {
+      for (int64_t j = 0; j < k; ++j) off[size_t(r * k + j)] += stream[size_t(t * n + r)] * x[size_t(t * k + j)] / float(n_tokens);
+    }
+  }
+  std::vector<float> corrected = w;
+  ASSERT_TRUE(correct(corrected, n, k, moment.data(), {cross.data(), off.data(), 1, 1}));
+  // (W* − W)·(H + λI) = W·(R − H) + stream, element by element in double.
+  double mean = 0;
+  for (int64_t i = 0; i < k; ++i) mean += double(moment[size_t(i * k + i)]) / double(k);
+  for (int64_t r = 0; r < n; ++r) {
+    for (int64_t j = 0; j < k; ++j) {
+      double left = 0, right = double(off[size_t(r * k + j)]);
+      for (int64_t i = 0; i < k; ++i) {
+        left += (double(corrected[size_t(r * k + i)]) - double(w[size_t(r * k + i)])) *
+                (double(moment[size_t(i * k + j)]) + (i == j ? 0.025 * mean : 0.0));
+        right += double(w[size_t(r * k + i)]) * (double(cross[size_t(i * k + j)]) - double(moment[size_t(i * k + j)]));
+      }
+      ASSERT_NEAR(left, right, 2e-4) << r << "," << j;
+    }
+  }
+}
+
 TEST(Encode, OddShapesAreDecodedByTheDefinition) {
   std::mt19937_64 random(5);
   std::normal_distribution<float> normal;

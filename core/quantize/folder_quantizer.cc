@@ -49,6 +49,7 @@ FolderQuantizer::FolderQuantizer(FolderSource source, Device& device, FolderOpti
 Result<std::unique_ptr<FolderQuantizer>> FolderQuantizer::create(FolderSource source, Device& device, std::span<const int32_t> ids,
                                                                  std::span<const int32_t> prefix, FolderOptions options) {
   std::unique_ptr<FolderQuantizer> q(new FolderQuantizer(std::move(source), device, std::move(options)));
+  if (q->options_.most_tokens > 0) ids = ids.first(std::min(ids.size(), size_t(q->options_.most_tokens)));
   q->ids_.assign(ids.begin(), ids.end());
   q->prefix_.assign(prefix.begin(), prefix.end());
   SB_TRY(q->plan_, plan_matrices(*q->source_.graph));

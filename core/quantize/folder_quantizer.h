@@ -30,6 +30,7 @@ struct FolderOptions {
   bool refine = false;     // a 2-bit base and a 2-bit refinement of every linear layer
   std::string allocation;  // JSON {group: format}: taken as it is, no sensitivity run
   int64_t context = 512;
+  int64_t most_tokens = 0;  // of the calibration text; 0: all
   uint64_t seed = 0;
   int n_threads = 1;
 };

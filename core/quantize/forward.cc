@@ -14,12 +14,17 @@ std::vector<LinearGroup> linear_groups(const Plan& plan) {
     found->weights.push_back(node.inputs[1]);
     found->names.push_back(w.name);
     found->n_rows += w.shape[0];
+    for (const Node& add : plan.nodes()) {
+      if (!std::holds_alternative<Add>(add.op) || found->weights.size() > 1) continue;
+      if (add.inputs[1] == node.output) found->residual = add.inputs[0];
+      if (add.inputs[0] == node.output) found->residual = add.inputs[1];
+    }
+    if (found->weights.size() > 1) found->residual = -1;
   }
   return groups;
 }
 
-Result<Stretch> Stretch::compile(const ModelGraph& graph, Device& device, const Pass& pass, const Substitutes& substitutes,
-                                 bool watch_groups) {
+Result<Stretch> Stretch::compile(const ModelGraph& graph, Device& device, const Pass& pass, const Substitutes& substitutes, Watch watch) {
   Stretch s;
   s.device_ = &device;
   auto plan = std::make_unique<Plan>(pass.n_tokens);
@@ -31,9 +36,12 @@ Result<Stretch> Stretch::compile(const ModelGraph& graph, Device& device, const 
     if (auto found = substitutes.find(v.name); found != substitutes.end()) plan->replace_weight(int32_t(i), found->second);
   }
   s.groups_ = linear_groups(*plan);
-  if (watch_groups) {
-    for (size_t i = 0; i < s.groups_.size(); ++i) plan->output("group." + std::to_string(i), {s.groups_[i].input});
+  for (size_t i = 0; i < s.groups_.size(); ++i) {
+    if (!watch.all && int64_t(i) != watch.until) continue;
+    plan->output("group." + std::to_string(i), {s.groups_[i].input});
+    if (s.groups_[i].residual >= 0) plan->output("residual." + std::to_string(i), {s.groups_[i].residual});
   }
+  if (watch.until >= 0) plan->end_at(s.groups_[size_t(watch.until)].input);
   const DecoderShape shape = graph.shape();
   const int64_t end = pass.end_layer < 0 ? shape.n_layers : pass.end_layer;
   s.kv_ = std::make_unique<KvPages>(int32_t(std::max<int64_t>(1, end - pass.first_layer)), int32_t(shape.n_kv_heads * shape.head_dim),

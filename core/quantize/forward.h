@@ -23,16 +23,22 @@ struct LinearGroup {
   std::vector<int32_t> weights;       // values
   std::vector<std::string> names;     // of the weights
   int64_t n_rows = 0, n_columns = 0;  // N of all, K
+  int32_t residual = -1;              // the value that the product is added to, where it is added to one as it is
 };
 /// In the order of the plan's nodes.
 std::vector<LinearGroup> linear_groups(const Plan& plan);
 
+/// Inputs of groups' matmuls that stay readable as "group.0" …, and what their products are added to as "residual.0" ….
+struct Watch {
+  bool all = false;
+  int64_t until = -1;  // of this group only, and the run ends when its input is made
+};
+
 /// A compiled stretch of a model.
 class Stretch {
  public:
-  /// `watch`: the inputs of these groups' matmuls stay readable as "group.0" ….
   static Result<Stretch> compile(const ModelGraph& graph, Device& device, const Pass& pass, const Substitutes& substitutes = {},
-                                 bool watch_groups = false);
+                                 Watch watch = {});
   /// x [T, D] for a stretch that begins after the embedding, ids otherwise.
   Status run(std::span<const float> x, std::span<const int32_t> ids);
   /// A named output: "y", "logits", "group.0".

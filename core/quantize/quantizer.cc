@@ -34,22 +34,22 @@ void add_moment(std::span<const float> x, int64_t k, std::vector<float>& moment,
   });
 }
 
-/// Adds Σ exact xᵀ to `cross` [k, k].
-void add_cross(std::span<const float> exact, std::span<const float> x, int64_t k, std::vector<float>& cross, ThreadPool& pool) {
+/// Adds Σ left xᵀ to `cross` [n, k]: left [n_tokens, n], x [n_tokens, k].
+void add_cross(std::span<const float> left, int64_t n, std::span<const float> x, int64_t k, std::vector<float>& cross, ThreadPool& pool) {
   constexpr int64_t kStrip = 48;
-  const int64_t n_tokens = int64_t(x.size()) / k, n_strips = (k + kStrip - 1) / kStrip;
+  const int64_t n_tokens = int64_t(x.size()) / k, n_strips = (n + kStrip - 1) / kStrip;
   pool.run([&](int thread) {
     for (int64_t strip = thread; strip < n_strips; strip += pool.size()) {
-      const int64_t begin = strip * kStrip, end = std::min(k, begin + kStrip);
-      quantize_kernels().product({.a = exact.data() + begin,
+      const int64_t begin = strip * kStrip;
+      quantize_kernels().product({.a = left.data() + begin,
                                   .a_row = 1,
-                                  .a_step = k,
+                                  .a_step = n,
                                   .b = x.data(),
                                   .b_row = k,
                                   .c = cross.data() + begin * k,
                                   .c_row = k,
                                   .n_sum = n_tokens,
-                                  .n_rows = end - begin,
+                                  .n_rows = std::min(kStrip, n - begin),
                                   .n_columns = k});
     }
   });
@@ -150,7 +150,7 @@ Status Quantizer::embed() {
     SB_OK(stretch.run({}, window));
     const std::span<const float> y = stretch.output("y");
     x_.emplace_back(y.begin(), y.end());
-    if (options_.correction > 0) exact_x_.push_back(x_.back());
+    if (options_.sequential) exact_x_.push_back(x_.back());
   }
   // An embedding that is no head: its inputs are single rows, each as likely as its token; no direction counts more than another.
   for (const GroupPlan& group : plan_.groups) {
@@ -164,66 +164,92 @@ Status Quantizer::embed() {
 }
 
 Status Quantizer::layer(int64_t i) {
-  const Pass pass{options_.context, Pass::Logits::kNone, false, i, i + 1};
   std::vector<const GroupPlan*> groups;
   for (const GroupPlan& group : plan_.groups) {
     if (group.layer == i) groups.push_back(&group);
   }
-  auto run_all = [&](Stretch& stretch, const std::function<void(std::vector<float> & x)>& after) -> Status {
-    for (size_t w = 0; w < x_.size(); ++w) {
-      SB_OK(stretch.run(x_[w], windows_[w]));
-      after(x_[w]);
-    }
-    return {};
-  };
-  auto go_on = [](const Stretch& stretch, std::vector<float>& x) {
-    const std::span<const float> y = stretch.output("y");
-    x.assign(y.begin(), y.end());
-  };
+  return options_.sequential ? layer_in_turn(i, groups) : layer_alone(i, groups);
+}
 
-  std::vector<std::vector<float>> moments, crosses;
+Status Quantizer::layer_alone(int64_t i, const std::vector<const GroupPlan*>& groups) {
+  SB_TRY(Stretch stretch, Stretch::compile(graph_, device_, {options_.context, Pass::Logits::kNone, false, i, i + 1}, {}, {.all = true}));
+  std::vector<std::vector<float>> moments;
   for (const GroupPlan* group : groups) moments.emplace_back(size_t(group->n_columns * group->n_columns), 0.0f);
-  if (options_.correction > 0) crosses = moments;
-  {
-    SB_TRY(Stretch stretch, Stretch::compile(graph_, device_, pass, {}, true));
-    std::vector<std::vector<float>> exact(groups.size());
-    for (size_t w = 0; w < x_.size(); ++w) {
-      if (!crosses.empty()) {
-        SB_OK(stretch.run(exact_x_[w], windows_[w]));
-        for (size_t g = 0; g < groups.size(); ++g) {
-          const auto u = stretch.output("group." + std::to_string(g));
-          exact[g].assign(u.begin(), u.end());
-        }
-        go_on(stretch, exact_x_[w]);
-      }
-      SB_OK(stretch.run(x_[w], windows_[w]));
-      for (size_t g = 0; g < groups.size(); ++g) {
-        const auto u = stretch.output("group." + std::to_string(g));
-        add_moment(u, groups[g]->n_columns, moments[g], pool_);
-        if (!crosses.empty()) add_cross(exact[g], u, groups[g]->n_columns, crosses[g], pool_);
-      }
-      if (!options_.sequential) go_on(stretch, x_[w]);
-    }
+  for (size_t w = 0; w < x_.size(); ++w) {
+    SB_OK(stretch.run(x_[w], windows_[w]));
+    for (size_t g = 0; g < groups.size(); ++g)
+      add_moment(stretch.output("group." + std::to_string(g)), groups[g]->n_columns, moments[g], pool_);
+    const std::span<const float> y = stretch.output("y");
+    x_[w].assign(y.begin(), y.end());
   }
-  for (size_t g = 0; g < crosses.size(); ++g) {
-    for (float& v : crosses[g]) v /= float(int64_t(x_.size()) * options_.context);
-  }
-  for (size_t g = 0; g < groups.size(); ++g) close_moment(moments[g], groups[g]->n_columns, int64_t(x_.size()) * options_.context);
-
   std::vector<const GroupPlan*> encoded;
-  std::vector<std::vector<float>> their_moments, their_crosses;
+  std::vector<std::vector<float>> their_moments;
   for (size_t g = 0; g < groups.size(); ++g) {
     if (options_.formats.of(*groups[g]) == "source") continue;
+    close_moment(moments[g], groups[g]->n_columns, int64_t(x_.size()) * options_.context);
     encoded.push_back(groups[g]);
     their_moments.push_back(std::move(moments[g]));
-    if (!crosses.empty()) their_crosses.push_back(std::move(crosses[g]));
   }
-  SB_TRY(auto done, encode_groups(encoded, their_moments, their_crosses));
+  SB_TRY(auto done, encode_groups(encoded, their_moments));
   for (size_t g = 0; g < done.size(); ++g) finish(std::move(done[g]), *encoded[g]);
+  return {};
+}
 
-  if (options_.sequential) {
-    SB_TRY(Stretch stretch, Stretch::compile(graph_, device_, pass, substitutes_));
-    SB_OK(run_all(stretch, [&](std::vector<float>& x) { go_on(stretch, x); }));
+// Group by group: what reaches a group has gone through all that is quantised before it, in this layer too.
+Status Quantizer::layer_in_turn(int64_t i, const std::vector<const GroupPlan*>& groups) {
+  const Pass pass{options_.context, Pass::Logits::kNone, false, i, i + 1};
+  const size_t n_windows = x_.size();
+  const float per_token = 1 / float(int64_t(n_windows) * options_.context);
+
+  // In the source model: each group's input and the stream it joins, kept for all windows, and x of the next layer.
+  std::vector<std::vector<std::vector<float>>> exact(groups.size()), exact_stream(groups.size());  // [group][window] → [T, K], [T, N]
+  std::vector<bool> joins(groups.size());
+  {
+    SB_TRY(Stretch stretch, Stretch::compile(graph_, device_, pass, {}, {.all = true}));
+    for (size_t g = 0; g < groups.size(); ++g) joins[g] = stretch.groups()[g].residual >= 0;
+    for (size_t w = 0; w < n_windows; ++w) {
+      SB_OK(stretch.run(exact_x_[w], windows_[w]));
+      for (size_t g = 0; g < groups.size(); ++g) {
+        const std::span<const float> u = stretch.output("group." + std::to_string(g));
+        exact[g].emplace_back(u.begin(), u.end());
+        if (!joins[g]) continue;
+        const std::span<const float> r = stretch.output("residual." + std::to_string(g));
+        exact_stream[g].emplace_back(r.begin(), r.end());
+      }
+      const std::span<const float> y = stretch.output("y");
+      exact_x_[w].assign(y.begin(), y.end());
+    }
+  }
+  for (size_t g = 0; g < groups.size(); ++g) {
+    const GroupPlan& group = *groups[g];
+    if (options_.formats.of(group) == "source") continue;
+    const int64_t k = group.n_columns, n = group.rows();
+    SB_TRY(Stretch stretch, Stretch::compile(graph_, device_, pass, substitutes_, {.until = int64_t(g)}));
+    std::vector<std::vector<float>> moment(1, std::vector<float>(size_t(k * k), 0.0f));
+    std::vector<float> cross(size_t(k * k), 0.0f), stream(joins[g] ? size_t(n * k) : 0, 0.0f);
+    for (size_t w = 0; w < n_windows; ++w) {
+      SB_OK(stretch.run(x_[w], windows_[w]));
+      const std::span<const float> u = stretch.output("group." + std::to_string(g));
+      add_moment(u, k, moment[0], pool_);
+      add_cross(exact[g][w], k, u, k, cross, pool_);
+      if (joins[g]) {
+        const std::span<const float> r = stretch.output("residual." + std::to_string(g));
+        for (size_t e = 0; e < r.size(); ++e) exact_stream[g][w][e] -= r[e];
+        add_cross(exact_stream[g][w], n, u, k, stream, pool_);
+      }
+      exact[g][w] = {};
+    }
+    close_moment(moment[0], k, int64_t(n_windows) * options_.context);
+    for (float& v : cross) v *= per_token;
+    for (float& v : stream) v *= per_token;
+    SB_TRY(auto done, encode_groups({&group}, moment, {{cross.data(), joins[g] ? stream.data() : nullptr}}));
+    finish(std::move(done[0]), group);
+  }
+  SB_TRY(Stretch stretch, Stretch::compile(graph_, device_, pass, substitutes_));
+  for (size_t w = 0; w < n_windows; ++w) {
+    SB_OK(stretch.run(x_[w], windows_[w]));
+    const std::span<const float> y = stretch.output("y");
+    x_[w].assign(y.begin(), y.end());
   }
   return {};
 }
@@ -236,7 +262,7 @@ Status Quantizer::head() {
   if (!group || options_.formats.of(*group) == "source") return {};
   // The head's input without its product: one token at a time would be slow, so the plan is built for few and their input watched.
   constexpr int64_t kTokens = 64;
-  SB_TRY(Stretch stretch, Stretch::compile(graph_, device_, {kTokens, Pass::Logits::kAll, false, plan_.n_layers, -1}, {}, true));
+  SB_TRY(Stretch stretch, Stretch::compile(graph_, device_, {kTokens, Pass::Logits::kAll, false, plan_.n_layers, -1}, {}, {.all = true}));
   const int64_t d = group->n_columns;
   std::vector<float> moment(size_t(d * d), 0.0f);
   int64_t n_tokens = 0;
@@ -257,7 +283,7 @@ Status Quantizer::head() {
 
 Result<std::vector<std::shared_ptr<FinishedGroup>>> Quantizer::encode_groups(const std::vector<const GroupPlan*>& groups,
                                                                              const std::vector<std::vector<float>>& moments,
-                                                                             const std::vector<std::vector<float>>& crosses) {
+                                                                             const std::vector<Correction>& corrections) {
   struct Work {
     RotatedMatrix rotated;
     EncodeWork encode;
@@ -282,7 +308,7 @@ Result<std::vector<std::shared_ptr<FinishedGroup>>> Quantizer::encode_groups(con
       works[g].rows8 = rows8_of(*weights, groups[g]->n_columns);
       return;
     }
-    if (!crosses.empty() && !correct(*weights, groups[g]->rows(), groups[g]->n_columns, moments[g], crosses[g], options_.correction)) {
+    if (!corrections.empty() && !correct(*weights, groups[g]->rows(), groups[g]->n_columns, moments[g].data(), corrections[g])) {
       works[g].error = Error(Code::kCalibrationFailed, {{"matrix", groups[g]->name}});
       return;
     }

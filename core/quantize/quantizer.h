@@ -26,10 +26,10 @@ struct FormatChoice {
 
 struct QuantizerOptions {
   FormatChoice formats;
-  int64_t context = 512;   // tokens of a calibration window
-  bool sequential = true;  // moments of what the quantised layers before really give
-  double correction = 0;   // how much of what those layers lost the next matrices make up for, 0 … 1
-  double damping = 0.025;
+  int64_t context = 512;  // tokens of a calibration window
+  /// Each group sees the inputs that the quantised groups before really give, and makes up for half of what they lost. Otherwise all see
+  /// the source model's.
+  bool sequential = true;
   uint64_t seed = 0;
   int n_threads = 1;
 };
@@ -69,10 +69,12 @@ class Quantizer {
   Quantizer(const ModelGraph& graph, Device& device, QuantizerOptions options);
   Status embed();
   Status layer(int64_t i);
+  Status layer_alone(int64_t i, const std::vector<const GroupPlan*>& groups);
+  Status layer_in_turn(int64_t i, const std::vector<const GroupPlan*>& groups);
   Status head();
   Result<std::vector<std::shared_ptr<FinishedGroup>>> encode_groups(const std::vector<const GroupPlan*>& groups,
                                                                     const std::vector<std::vector<float>>& moments,
-                                                                    const std::vector<std::vector<float>>& crosses = {});
+                                                                    const std::vector<Correction>& corrections = {});
   void finish(std::shared_ptr<FinishedGroup> done, const GroupPlan& group);
 
   const ModelGraph& graph_;
@@ -82,7 +84,7 @@ class Quantizer {
   ModelPlan plan_;
   std::vector<std::vector<int32_t>> windows_;
   std::vector<std::vector<float>> x_;        // a window: what the layers so far give [T, D]
-  std::vector<std::vector<float>> exact_x_;  // the same in the source model, when there is correction
+  std::vector<std::vector<float>> exact_x_;  // the same in the source model, when sequential
   Substitutes substitutes_;
   std::vector<std::shared_ptr<FinishedGroup>> alive_, finished_;
   int64_t next_ = -1;  // layer; −1: the embedding, n_layers: the head
