@@ -10,7 +10,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CORE = ROOT / "core"
 # Headers that a fused kernel's text needs from a folder it does not link: SIMD decoding is written once, in formats, over the one SIMD door.
-GENERATED = {"error_codes.h", "option_tables.h", "unicode_tables.h"}
+GENERATED = {"error_codes.h", "option_tables.h", "architecture_tables.h", "unicode_tables.h"}
 
 
 def stairs() -> dict:

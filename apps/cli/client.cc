@@ -44,10 +44,6 @@ class Files {
   std::map<std::string, File> files_;
 };
 
-struct LoadFreer {
-  void operator()(sb_load* p) const { sb_load_free(p); }
-};
-
 }  // namespace
 
 void fail_with_last_error() {
@@ -82,7 +78,7 @@ std::string today() {
 
 Engine open_engine(const Json& options) { return Engine(checked(sb_engine_create(request_text(options).c_str()))); }
 
-Model load_model(sb_engine* engine, const std::string& path, Json options, const std::function<void(const Json& progress)>& on_progress) {
+Load bring(sb_engine* engine, const std::string& path, Json options, const std::function<void(const Json& progress)>& on_progress) {
   std::error_code error;
   const bool is_folder = std::filesystem::is_directory(path, error);
   if (!is_folder && !std::filesystem::is_regular_file(path, error)) {
@@ -90,9 +86,9 @@ Model load_model(sb_engine* engine, const std::string& path, Json options, const
                   "Give a GGUF file, or a Hugging Face folder with config.json and *.safetensors."};
   }
   options["file"] = path;
-  options["container"] = is_folder ? "folder" : "gguf";
+  if (!options.contains("container")) options["container"] = is_folder ? "folder" : "gguf";
   Files files(path);
-  std::unique_ptr<sb_load, LoadFreer> load(checked(sb_load_create(engine, request_text(options).c_str())));
+  Load load(checked(sb_load_create(engine, request_text(options).c_str())));
   sb_request wanted;
   while (int32_t kind = checked(sb_load_next(load.get(), &wanted))) {
     if (kind == SB_LOAD_WANTS_SIZE) {
@@ -102,7 +98,18 @@ Model load_model(sb_engine* engine, const std::string& path, Json options, const
     }
     if (on_progress) on_progress(Json::parse(sb_load_progress(load.get())));
   }
-  return Model(checked(sb_load_finish(load.release())));
+  return load;
+}
+
+Model load_model(sb_engine* engine, const std::string& path, Json options, const std::function<void(const Json& progress)>& on_progress) {
+  return Model(checked(sb_load_finish(bring(engine, path, std::move(options), on_progress).release())));
+}
+
+std::vector<Json> plan_model(sb_engine* engine, const std::string& path, const std::vector<Json>& requests) {
+  const Load load = bring(engine, path, {{"shapes", true}}, {});
+  std::vector<Json> plans;
+  for (const Json& request : requests) plans.push_back(parsed(sb_load_plan(load.get(), request_text(request).c_str())));
+  return plans;
 }
 
 Json run_answer(sb_session* session, const std::function<void(const Json& event)>& on_event, const std::function<bool()>& stop) {

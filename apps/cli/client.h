@@ -5,6 +5,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "subbyte.h"
 
@@ -29,6 +30,9 @@ struct Freer {
 using Engine = std::unique_ptr<sb_engine, Freer<sb_engine_free>>;
 using Model = std::unique_ptr<sb_model, Freer<sb_model_free>>;
 using Session = std::unique_ptr<sb_session, Freer<sb_session_free>>;
+using Load = std::unique_ptr<sb_load, Freer<sb_load_free>>;
+using Quantizer = std::unique_ptr<sb_quantizer, Freer<sb_quantizer_free>>;
+using Evaluation = std::unique_ptr<sb_eval, Freer<sb_eval_free>>;
 using Tokenizer = std::unique_ptr<sb_tokenizer, Freer<sb_tokenizer_free>>;
 
 template <class T>
@@ -52,9 +56,14 @@ std::string request_text(const Json& request);
 std::string today();
 
 Engine open_engine(const Json& options);
+/// A load that has all the bytes it wants: of a GGUF file or a Hugging Face folder; options may name another container ("verify").
+Load bring(sb_engine* engine, const std::string& path, Json options, const std::function<void(const Json& progress)>& on_progress = {});
 /// A GGUF file or a Hugging Face folder. `options`: those of data/options.json "model".
 Model load_model(sb_engine* engine, const std::string& path, Json options,
                  const std::function<void(const Json& progress)>& on_progress = {});
+
+/// What a model would take, for each request (data/options.json "plan"): nothing but its heads is read.
+std::vector<Json> plan_model(sb_engine* engine, const std::string& path, const std::vector<Json>& requests);
 
 /// Runs the started answer to its end, handing over each event; `stop()` is asked between steps. Returns the "done" event.
 Json run_answer(sb_session* session, const std::function<void(const Json& event)>& on_event, const std::function<bool()>& stop = {});

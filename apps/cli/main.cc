@@ -43,10 +43,14 @@ int main(int argc, char** argv) {
   cli::add_run(app);
   cli::add_chat(app);
   cli::add_inspect(app);
+  cli::add_plan(app);
   cli::add_tokenize(app);
   cli::add_golden(app);
   cli::add_bench(app);
   cli::add_session(app);
+  cli::add_quantize(app);
+  cli::add_eval(app);
+  cli::add_verify(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) { return app.exit(error) == 0 ? 0 : 2; } catch (const cli::Failure& failure) {

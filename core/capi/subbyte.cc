@@ -1,49 +1,27 @@
 // The C API: checks handles, maps Results to codes, keeps the strings it lends. No logic.
-#include "capi/subbyte.h"
-
 #include <cstring>
 
 #include "base/memory.h"
 #include "base/thread_pool.h"
+#include "capi/handles.h"
 #include "device/cpu/cpu_device.h"
 #include "io/gguf.h"
 #include "option_tables.h"
 #include "runtime/golden.h"
+#include "runtime/memory_plan.h"
 #include "runtime/model.h"
 #include "runtime/session.h"
 #include "runtime/tokenizer_file.h"
 
 using namespace sb;
 
-struct sb_engine {
-  std::shared_ptr<Device> device;
-  std::string text;
-};
-struct sb_load {
-  std::shared_ptr<Device> device;
-  Loading loading;
-  int64_t context;
-  std::string wanted_file, text;
-};
-struct sb_tokenizer {
-  const Tokenizer* tokenizer;
-  std::unique_ptr<Tokenizer> owned;  // null when the model owns it
-  std::string text;
-};
-struct sb_model {
-  std::unique_ptr<Model> model;
-  sb_tokenizer tokenizer;
-  std::string text;
-  std::vector<std::byte> dump;
-};
-struct sb_session {
-  Session session;
-  std::string text;
-};
-
 namespace {
 
 thread_local std::string g_error;
+
+}  // namespace
+
+namespace sb {
 
 int32_t failed(const Error& error) {
   g_error = error.to_json();
@@ -53,15 +31,13 @@ std::nullptr_t failed_null(const Error& error) {
   failed(error);
   return nullptr;
 }
-/// The text of a Result<std::string>, kept in `place`; NULL after an error.
 const char* lend(std::string& place, Result<std::string> text) {
   if (!text) return failed_null(text.error());
   place = std::move(*text);
   return place.c_str();
 }
-std::string_view view(const char* text) { return text ? std::string_view(text) : std::string_view(); }
 
-}  // namespace
+}  // namespace sb
 
 extern "C" {
 
@@ -127,14 +103,20 @@ const char* sb_engine_capabilities(sb_engine* engine) {
 }
 
 sb_load* sb_load_create(sb_engine* engine, const char* options_json) {
-  auto options = Options::parse(view(options_json), kModelOptions, {"file", "container"});
+  auto options = Options::parse(view(options_json), kModelOptions, {"file", "container", "shapes"});
   if (!options) return failed_null(options.error());
   const Json *file = options->extra("file"), *container = options->extra("container");
   const std::string name = file && file->is_string() ? file->get<std::string>() : "model";
   const std::string kind = container && container->is_string() ? container->get<std::string>() : "gguf";
-  if (kind != "gguf" && kind != "folder")
-    return failed_null(Error(Code::kOptionInvalid, {{"option", "container"}, {"value", kind}, {"expected", "gguf or folder"}}));
-  return new sb_load{engine->device, kind == "gguf" ? Loading::gguf(name) : Loading::folder(name), options->integer("context"), {}, {}};
+  if (kind != "gguf" && kind != "folder" && kind != "verify")
+    return failed_null(Error(Code::kOptionInvalid, {{"option", "container"}, {"value", kind}, {"expected", "gguf, folder or verify"}}));
+  if (kind == "verify") return new sb_load{engine->device, Loading::verify(name), 0, {}, {}};
+  const PlaneSets sets = options->text("planes") == "base" ? PlaneSets::kBase : PlaneSets::kFull;
+  if (const Json* shapes = options->extra("shapes"); shapes && *shapes == true)
+    return new sb_load{
+        engine->device, Loading::shapes(name, kind == "gguf" ? Container::kGguf : Container::kFolder, sets), 0, {}, {}, true};
+  return new sb_load{
+      engine->device, kind == "gguf" ? Loading::gguf(name) : Loading::folder(name, {}, sets), options->integer("context"), {}, {}};
 }
 
 int32_t sb_load_next(sb_load* load, sb_request* request) {
@@ -167,6 +149,9 @@ const char* sb_load_progress(sb_load* load) {
 }
 sb_model* sb_load_finish(sb_load* load) {
   const std::unique_ptr<sb_load> used_up(load);
+  if (load->shapes_only) {
+    return failed_null(Error(Code::kArgumentInvalid, {{"what", "A load of shapes finishes to no model"}, {"fix", "Ask sb_load_plan."}}));
+  }
   auto files = load->loading.finish();
   if (!files) return failed_null(files.error());
   auto model = Model::open(std::move(*files), load->device, load->context);
@@ -176,6 +161,30 @@ sb_model* sb_load_finish(sb_load* load) {
   return out;
 }
 void sb_load_free(sb_load* load) { delete load; }
+
+const char* sb_plan(sb_engine* engine, const char* request_json) {
+  auto options = Options::parse(view(request_json), kPlanOptions, {"architecture"});
+  if (!options) return failed_null(options.error());
+  const Json* name = options->extra("architecture");
+  auto plan = plan_architecture(name && name->is_string() ? name->get<std::string>() : "", PlanOptions::of(*options), *engine->device);
+  if (!plan) return failed_null(plan.error());
+  return lend(engine->text, plan->json());
+}
+const char* sb_load_plan(sb_load* load, const char* request_json) {
+  auto options = Options::parse(view(request_json), kPlanOptions);
+  if (!options) return failed_null(options.error());
+  if (!load->shapes_only) {
+    return failed_null(Error(Code::kArgumentInvalid, {{"what", "This load reads weights"}, {"fix", "Create it with {\"shapes\": true}."}}));
+  }
+  if (!load->shapes) {
+    auto shapes = load->loading.finish();
+    if (!shapes) return failed_null(shapes.error());
+    load->shapes = std::move(*shapes);
+  }
+  auto plan = plan_model(*load->shapes, load->loading.cost(), PlanOptions::of(*options), *load->device);
+  if (!plan) return failed_null(plan.error());
+  return lend(load->text, plan->json());
+}
 
 void sb_model_free(sb_model* model) { delete model; }
 const char* sb_model_info(sb_model* model) { return lend(model->text, model->model->info_json()); }

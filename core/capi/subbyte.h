@@ -33,7 +33,7 @@ typedef struct sb_session sb_session;
 
 /* {version, build: native|simd|relaxed|relaxed-threads, sanitizers}. */
 SB_API const char* sb_version(void);
-/* Every option: {engine: [{name, type, default, min?, max?, one_of?, doc}], model: […], generate: […]}. */
+/* Every option: {engine: [{name, type, default, min?, max?, one_of?, doc}], model: […], plan: […], generate: […]}. */
 SB_API const char* sb_options(void);
 /* The last error of this thread as JSON, or NULL. */
 SB_API const char* sb_error(void);
@@ -61,7 +61,8 @@ typedef struct sb_request {
   void* dst;        /* where the bytes go */
 } sb_request;
 
-/* options: {file: name shown in errors, container: "gguf"|"folder", and those of data/options.json "model"}. */
+/* options: {file: name shown in errors, container: "gguf"|"folder", shapes = false (sb_load_plan), and those of data/options.json
+ * "model"}. */
 SB_API sb_load* sb_load_create(sb_engine*, const char* options_json);
 /* What is wanted next: SB_LOAD_WANTS_SIZE (answer with sb_load_size), SB_LOAD_WANTS_BYTES (write them to request->dst,
  * answer with sb_load_bytes), SB_LOAD_DONE (then sb_load_finish), or negative for an error. */
@@ -77,6 +78,17 @@ SB_API sb_model* sb_load_finish(sb_load*);
 /* Gives up a load that is not finished. */
 SB_API void sb_load_free(sb_load*);
 
+/* ---- Plan: what a model takes, before any weight is here ---- */
+
+/* Of an architecture by name (data/architectures.json). request: {architecture, and data/options.json "plan"}.
+ * {name, n_parameters, bits, bpw, context, kv_bits, kv_is_planned, by_rule, by_tag: {weights, kv, activations, staging, scratch, host},
+ * peak_bytes, download_bytes}: bytes at most, at a full context. by_rule: no family here knows it, so its activations are those of one
+ * layer of each kind. kv_is_planned: the engine has no such cache yet. */
+SB_API const char* sb_plan(sb_engine*, const char* request_json);
+/* The same of a file or folder whose load was created with {"shapes": true} and is done; such a load reads heads only and finishes to no
+ * model. May be asked again, until the load is freed. */
+SB_API const char* sb_load_plan(sb_load*, const char* request_json);
+
 /* ---- Model ---- */
 
 SB_API void sb_model_free(sb_model*);
@@ -88,6 +100,16 @@ SB_API const char* sb_model_tensors(sb_model*);
 SB_API sb_tokenizer* sb_model_tokenizer(sb_model*);
 /* Messages to prompt text. request: {messages: [{role, content, ...}], tools?, add_generation_prompt = true}. */
 SB_API const char* sb_model_chat(sb_model*, const char* request_json);
+
+/* ---- Progressive precision: the refinement planes of a quantised folder ---- */
+
+/* A load of the refinement that this model's folder has, to be driven like any other while the model is in use: NULL with
+ * kRefinementMissing when there is none. */
+SB_API sb_load* sb_model_refinement(sb_model*);
+/* Gives the model what that load brought, between two steps of its sessions, whose caches stay. The load is used up. */
+SB_API int32_t sb_model_refine(sb_model*, sb_load*);
+/* Takes the refinement away again, between two steps: {freed_bytes}. */
+SB_API const char* sb_model_drop_refinement(sb_model*);
 
 /* ---- Tokenizer ---- */
 
@@ -125,6 +147,41 @@ SB_API void sb_session_cancel(sb_session*);
 SB_API int32_t sb_session_reset(sb_session*);
 /* {n_tokens, context, kv_bytes}. */
 SB_API const char* sb_session_info(sb_session*);
+
+/* ---- Quantising: a model becomes a folder of low-bit planes ---- */
+
+typedef struct sb_quantizer sb_quantizer;
+typedef struct sb_write {
+  const char* file; /* name in the folder */
+  uint64_t offset;  /* bytes from the file's start */
+  uint64_t n_bytes;
+  const void* data; /* until the next call on this quantizer */
+} sb_write;
+
+/* `load`: complete, of the source; it is used up, also when this fails. `text` (n_bytes of UTF-8) is what to calibrate on.
+ * options: data/options.json "quantize", and allocation: {group: format}. */
+SB_API sb_quantizer* sb_quantizer_create(sb_engine*, sb_load* load, const char* text, uint64_t n_bytes, const char* options_json);
+SB_API void sb_quantizer_free(sb_quantizer*);
+/* A stretch of work. SB_STEP_MORE, SB_STEP_DONE, or negative. Between steps the writes are to be taken. */
+SB_API int32_t sb_quantizer_step(sb_quantizer*);
+/* 1 and fills `write` when bytes wait to be written, else 0. */
+SB_API int32_t sb_quantizer_write(sb_quantizer*, sb_write* write);
+/* {phase: "sensitivity"|"quantize"|"done", fraction, phases}. */
+SB_API const char* sb_quantizer_progress(sb_quantizer*);
+/* {n_parameters, weight_bytes, bpw, bpw_linears, bpw_embedding, mean_proxy, formats, sensitivity?}. */
+SB_API const char* sb_quantizer_report(sb_quantizer*);
+
+/* ---- Evaluation: what a model lost ---- */
+
+typedef struct sb_eval sb_eval;
+/* The models must outlive it; `reference` may be NULL. options: data/options.json "eval". */
+SB_API sb_eval* sb_eval_create(sb_model* model, sb_model* reference, const char* text, uint64_t n_bytes, const char* options_json);
+SB_API void sb_eval_free(sb_eval*);
+/* One window of text. SB_STEP_MORE, SB_STEP_DONE, or negative. */
+SB_API int32_t sb_eval_step(sb_eval*);
+/* So far: {ppl, ppl_se, kl, kl_se, top1, top1_ref, top1_drop, top1_drop_se, agree, ppl_ref, n_tokens, n_windows, done_windows,
+ * weight_bytes, bpw, bpw_linears, bpw_embedding}. Without a reference the keys that compare are absent. */
+SB_API const char* sb_eval_report(sb_eval*);
 
 /* ---- Proof: a model against reference outputs ---- */
 

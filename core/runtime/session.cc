@@ -21,6 +21,8 @@ double rate(double n, double ms) { return ms > 0 ? n * 1000 / ms : 0; }
 
 }  // namespace
 
+std::span<const int64_t> prefill_buckets() { return kBuckets; }
+
 Session::Session(Model& model, int64_t context)
     : model_(model),
       context_(context > 0 ? std::min(context, model.context()) : model.context()),

@@ -11,6 +11,9 @@
 
 namespace sb {
 
+/// Tokens of the chunks that a prompt runs in, largest first.
+std::span<const int64_t> prefill_buckets();
+
 class Session {
  public:
   /// `context`: tokens it can hold, 0 for the model's. The model must outlive it.
