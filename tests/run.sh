@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Every shelf of tests, or those named: lint unit ops golden session asan fuzz web. Called by ./dev test, which .ci/run calls.
+# Every shelf of tests, or those named: lint unit ops golden session quantize asan fuzz web. Called by ./dev test, which .ci/run calls.
 # Each shelf ends with its own runner's summary; the last lines say which shelves failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 source <(sed -n '/^cache=/,/^# ---- Commands/p' dev)  # set-up and builds, as ./dev has them
 
 shelves=("$@")
-[ ${#shelves[@]} -gt 0 ] || shelves=(lint unit ops golden session asan fuzz web)
+[ ${#shelves[@]} -gt 0 ] || shelves=(lint unit ops golden session quantize asan fuzz web)
 wants() { local s; for s in "${shelves[@]}"; do [ "$s" = "$1" ] && return 0; done; return 1; }
 wants_any() { local s; for s in "$@"; do wants "$s" && return 0; done; return 1; }
 failed=()
@@ -46,7 +46,7 @@ tokenizers() {
 }
 sessions() { node tests/sessions/run.mjs --backend "$1" --model "$model"; }
 
-wants_any unit ops golden session && { build_native all || failed+=("build release"); }
+wants_any unit ops golden session quantize && { build_native all || failed+=("build release"); }
 wants lint && shelf lint ./dev lint
 wants unit && shelf unit ctests release unit
 if wants unit; then
@@ -64,6 +64,10 @@ if wants session; then
   need_model Gemma-3-270M || failed+=("model Gemma-3-270M")
   need_model || failed+=("model")
   for backend in native node chromium; do shelf "session, $backend" sessions "$backend"; done
+fi
+if wants quantize; then
+  need_model || failed+=("model")
+  shelf quantize tests/quantize/run.sh build/release/apps/cli/subbyte "$model" data/calibration.txt
 fi
 if wants asan; then
   need_packages $build_packages

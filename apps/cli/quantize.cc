@@ -259,7 +259,7 @@ void quantize(QuantizeArguments a) {
   const Quantizer quantizer(checked(sb_quantizer_create(engine.get(), load.release(), texts.calibration.data(), texts.calibration.size(),
                                                         request_text(a.quantize).c_str())));
 
-  std::signal(SIGINT, [](int) { g_interrupted = 1; });
+  for (int signal : {SIGINT, SIGTERM, SIGHUP}) std::signal(signal, [](int) { g_interrupted = 1; });
   std::unique_ptr<Bar> bar;
   std::string phase;
   for (;;) {

@@ -114,6 +114,8 @@ Status FolderQuantizer::start_quantizing() {
   q.context = options_.context;
   q.seed = options_.seed;
   q.n_threads = options_.n_threads;
+  // A base that makes up for its own losses would do so no less when its refinement has come: both are made for the exact inputs.
+  q.sequential = !options_.refine;
   SB_TRY(quantizer_, Quantizer::create(*source_.graph, device_, ids_, prefix_, q));
   return lay_out();
 }
