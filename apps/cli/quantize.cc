@@ -201,7 +201,7 @@ struct QuantizeArguments {
 struct Texts {
   std::string calibration, held_out;
 };
-Texts split_text(std::string text) {
+Texts split_text(const std::string& text) {
   // A twelfth, from a line's begin.
   size_t at = text.size() - text.size() / 12;
   at = std::min(text.find('\n', at), text.size());

@@ -231,7 +231,7 @@ void encode(const RotatedMatrix& m, const float* target, const PlaneCode& code, 
     out.row_scale.assign(size_t(n), 0);
     out.column_scale.assign(size_t(k), 0);
     work.errors.resize(size_t(k * n));
-    work.column_squares.assign(size_t(2 * team.n_threads), 0);
+    work.column_squares.assign(2 * size_t(team.n_threads), 0);
     work.error.assign(size_t(team.n_threads), 0);
     work.power.assign(size_t(team.n_threads), 0);
   }
