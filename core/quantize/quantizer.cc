@@ -13,34 +13,15 @@
 namespace sb {
 namespace {
 
-/// Adds Σ x xᵀ of x [n_tokens, k] to the lower triangle of `moment` [k, k], strips of rows in turn among the threads.
-void add_moment(std::span<const float> x, int64_t k, std::vector<float>& moment, ThreadPool& pool) {
-  constexpr int64_t kStrip = 48;
-  const int64_t n_tokens = int64_t(x.size()) / k, n_strips = (k + kStrip - 1) / kStrip;
-  pool.run([&](int thread) {
-    for (int64_t strip = thread; strip < n_strips; strip += pool.size()) {
-      const int64_t begin = strip * kStrip, end = std::min(k, begin + kStrip);
-      quantize_kernels().product({.a = x.data() + begin,
-                                  .a_row = 1,
-                                  .a_step = k,
-                                  .b = x.data(),
-                                  .b_row = k,
-                                  .c = moment.data() + begin * k,
-                                  .c_row = k,
-                                  .n_sum = n_tokens,
-                                  .n_rows = end - begin,
-                                  .n_columns = end});
-    }
-  });
-}
-
-/// Adds Σ left xᵀ to `cross` [n, k]: left [n_tokens, n], x [n_tokens, k].
-void add_cross(std::span<const float> left, int64_t n, std::span<const float> x, int64_t k, std::vector<float>& cross, ThreadPool& pool) {
+/// Adds Σ left xᵀ to `cross` [n, k]: left [n_tokens, n], x [n_tokens, k]. Strips of rows in turn among the threads; with `lower_only` each
+/// ends at its own last column, which is all that a symmetric sum needs.
+void add_cross(std::span<const float> left, int64_t n, std::span<const float> x, int64_t k, std::vector<float>& cross, ThreadPool& pool,
+               bool lower_only = false) {
   constexpr int64_t kStrip = 48;
   const int64_t n_tokens = int64_t(x.size()) / k, n_strips = (n + kStrip - 1) / kStrip;
   pool.run([&](int thread) {
     for (int64_t strip = thread; strip < n_strips; strip += pool.size()) {
-      const int64_t begin = strip * kStrip;
+      const int64_t begin = strip * kStrip, end = std::min(n, begin + kStrip);
       quantize_kernels().product({.a = left.data() + begin,
                                   .a_row = 1,
                                   .a_step = n,
@@ -49,10 +30,15 @@ void add_cross(std::span<const float> left, int64_t n, std::span<const float> x,
                                   .c = cross.data() + begin * k,
                                   .c_row = k,
                                   .n_sum = n_tokens,
-                                  .n_rows = std::min(kStrip, n - begin),
-                                  .n_columns = k});
+                                  .n_rows = end - begin,
+                                  .n_columns = lower_only ? end : k});
     }
   });
+}
+
+/// Adds Σ x xᵀ of x [n_tokens, k] to the lower triangle of `moment` [k, k].
+void add_moment(std::span<const float> x, int64_t k, std::vector<float>& moment, ThreadPool& pool) {
+  add_cross(x, k, x, k, moment, pool, true);
 }
 
 /// The lower triangle to both, divided by the tokens counted.
