@@ -118,60 +118,83 @@ std::string text(std::initializer_list<std::pair<const char*, int64_t>> numbers)
   return out;
 }
 
+struct MatMulRow {
+  int64_t t, n, k;
+  bool bias;
+};
+
+OpCase matmul_case(Dtype dtype, const MatMulRow& r) {
+  const int64_t block = dtype_row(dtype).block;
+  const bool packs = block > 1 && r.t <= 3;
+  return {"matmul",
+          std::string(dtype_name(dtype)) + " " + text({{"T", r.t}, {"N", r.n}, {"K", r.k}}),
+          r.t,
+          0,
+          0,
+          false,
+          packs ? 1e-7 : 1e-11,
+          packs ? "16-bit activations: 2^-15 of the largest in 32, and the sources have outliers of 60" : "f32 sums over K",
+          [=](Plan& p, Sources& s) {
+            const Ref w = s.w(dtype, r.n, r.k);
+            return matmul(p, s.x(r.k), w, r.bias ? s.v(r.n, 0) : Ref{});
+          },
+          double(r.t * r.n * r.k)};
+}
+
+bool multiplies(Dtype dtype) { return dtype != Dtype::kI32 && dtype != Dtype::kU8 && dtype != Dtype::kPlanes; }
+
 void add_matmul(std::vector<OpCase>& cases) {
-  struct Row {
-    int64_t t, n, k;
-    bool bias;
-  };
-  const Row rows[] = {{1, 576, 576, false}, {1, 192, 1536, true}, {2, 33, 256, false},  {3, 100, 512, true},
-                      {4, 64, 256, false},  {7, 49, 768, true},   {64, 130, 576, false}};
+  const MatMulRow rows[] = {{1, 576, 576, false}, {1, 192, 1536, true}, {2, 33, 256, false},  {3, 100, 512, true},
+                            {4, 64, 256, false},  {7, 49, 768, true},   {64, 130, 576, false}};
   for (size_t d = 0; d < kDtypeCount; ++d) {
     const Dtype dtype = Dtype(d);
-    if (dtype == Dtype::kI32 || dtype == Dtype::kU8 || dtype == Dtype::kPlanes) continue;
-    for (const Row& r : rows) {
+    if (!multiplies(dtype)) continue;
+    for (MatMulRow r : rows) {
       const int64_t block = dtype_row(dtype).block;
-      const bool packs = block > 1 && r.t <= 3;
-      const int64_t k = block == 1 ? r.k + 3 : (r.k + block - 1) / block * block;  // odd widths where the type has them: tails
-      cases.push_back({"matmul", std::string(dtype_name(dtype)) + " " + text({{"T", r.t}, {"N", r.n}, {"K", k}}), r.t, 0, 0, false,
-                       packs ? 1e-7 : 1e-11,
-                       packs ? "16-bit activations: 2^-15 of the largest in 32, and the sources have outliers of 60" : "f32 sums over K",
-                       [=](Plan& p, Sources& s) {
-                         const Ref w = s.w(dtype, r.n, k);
-                         return matmul(p, s.x(k), w, r.bias ? s.v(r.n, 0) : Ref{});
-                       },
-                       double(r.t * r.n * k)});
+      r.k = block == 1 ? r.k + 3 : (r.k + block - 1) / block * block;  // odd widths where the type has them: tails
+      cases.push_back(matmul_case(dtype, r));
     }
   }
 }
 
+struct PlanesRow {
+  int64_t t, n, k, first_row;
+  bool bias;
+};
+
+OpCase planes_case(const char* format, const char* refine, const PlanesRow& r) {
+  return {
+      "matmul",
+      std::string(format) + (*refine ? "+" : "") + refine + " " + text({{"T", r.t}, {"N", r.n}, {"K", r.k}, {"first_row", r.first_row}}),
+      r.t,
+      0,
+      0,
+      false,
+      r.t <= 3 ? 1e-7 : 1e-11,
+      r.t <= 3 ? "16-bit activations: 2^-15 of the largest in 32" : "f32 sums over K",
+      [=](Plan& p, Sources& s) {
+        const Ref w = s.planes(format, refine, r.n, r.k, r.first_row);
+        return matmul(p, s.x(r.k), w, r.bias ? s.v(r.n, 0) : Ref{});
+      },
+      double(r.t * r.n * r.k)};
+}
+
 void add_planes(std::vector<OpCase>& cases) {
-  struct Row {
-    int64_t t, n, k, first_row;
-    bool bias;
-  };
   // 576 and 960 have segments of 192, 640 of 160; 33 rows and 100 columns are padded; rows 70 … begin inside a segment.
-  const Row rows[] = {{1, 576, 576, 0, false}, {1, 960, 1536, 0, true},  {2, 33, 256, 0, false},   {3, 100, 96, 70, true},
-                      {4, 64, 256, 0, false},  {7, 640, 64, 0, true},    {64, 130, 576, 70, true}, {5, 65, 100, 0, false},
-                      {1, 65, 100, 0, true},   {17, 192, 1024, 0, false}};
-  auto add_case = [&](const char* format, const char* refine, const Row& r) {
-    cases.push_back(
-        {"matmul",
-         std::string(format) + (*refine ? "+" : "") + refine + " " + text({{"T", r.t}, {"N", r.n}, {"K", r.k}, {"first_row", r.first_row}}),
-         r.t, 0, 0, false, r.t <= 3 ? 1e-7 : 1e-11, r.t <= 3 ? "16-bit activations: 2^-15 of the largest in 32" : "f32 sums over K",
-         [=](Plan& p, Sources& s) {
-           const Ref w = s.planes(format, refine, r.n, r.k, r.first_row);
-           return matmul(p, s.x(r.k), w, r.bias ? s.v(r.n, 0) : Ref{});
-         },
-         double(r.t * r.n * r.k)});
+  const PlanesRow rows[] = {{1, 576, 576, 0, false}, {1, 960, 1536, 0, true},  {2, 33, 256, 0, false},   {3, 100, 96, 70, true},
+                            {4, 64, 256, 0, false},  {7, 640, 64, 0, true},    {64, 130, 576, 70, true}, {5, 65, 100, 0, false},
+                            {1, 65, 100, 0, true},   {17, 192, 1024, 0, false}};
+  auto add_case = [&](const char* format, const char* refine, const PlanesRow& r) {
+    cases.push_back(planes_case(format, refine, r));
     cases.push_back({"embed", std::string(format) + (*refine ? "+" : "") + refine + " " + text({{"T", r.t}, {"V", r.n}, {"D", r.k}}), r.t,
                      0, 0, false, 1e-12, "f32 sums over taps and a Hadamard block", [=](Plan& p, Sources& s) {
                        return embed(p, s.planes(format, refine, std::max(r.n, r.t), r.k, r.first_row), p.ids(), {});
                      }});
   };
   for (const PlaneFormat& format : plane_formats()) {
-    for (const Row& r : rows) add_case(format.name, "", r);
+    for (const PlanesRow& r : rows) add_case(format.name, "", r);
   }
-  for (const Row& r : rows) {
+  for (const PlanesRow& r : rows) {
     add_case("coded2", "coded2", r);
     add_case("coded3", "plain2", r);
   }
@@ -276,6 +299,19 @@ std::vector<OpCase> op_cases() {
   add_planes(cases);
   add_attention(cases);
   add_rows(cases);
+  return cases;
+}
+
+std::vector<OpCase> bench_cases() {
+  constexpr int64_t kWidth = 2048, kTokens[] = {1, 64};
+  std::vector<OpCase> cases;
+  for (const int64_t t : kTokens) {
+    for (const PlaneFormat& format : plane_formats()) cases.push_back(planes_case(format.name, "", {t, kWidth, kWidth, 0, false}));
+    cases.push_back(planes_case("coded2", "coded2", {t, kWidth, kWidth, 0, false}));
+    for (size_t d = 0; d < kDtypeCount; ++d) {
+      if (multiplies(Dtype(d))) cases.push_back(matmul_case(Dtype(d), {t, kWidth, kWidth, false}));
+    }
+  }
   return cases;
 }
 

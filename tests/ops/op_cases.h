@@ -57,5 +57,7 @@ struct OpCase {
 };
 
 std::vector<OpCase> op_cases();
+/// What is timed: the same ops in the sizes that models have. Checked before they are timed, too large for every test run.
+std::vector<OpCase> bench_cases();
 
 }  // namespace sb
