@@ -1,6 +1,7 @@
 #include "quantize/quantizer.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -13,14 +14,15 @@
 namespace sb {
 namespace {
 
-/// Adds Σ left xᵀ to `cross` [n, k]: left [n_tokens, n], x [n_tokens, k]. Strips of rows in turn among the threads; with `lower_only` each
-/// ends at its own last column, which is all that a symmetric sum needs.
+/// Adds Σ left xᵀ to `cross` [n, k]: left [n_tokens, n], x [n_tokens, k]. Threads take strips of rows as they come, the last first; with
+/// `lower_only` each ends at its own last column, which is all that a symmetric sum needs.
 void add_cross(std::span<const float> left, int64_t n, std::span<const float> x, int64_t k, std::vector<float>& cross, ThreadPool& pool,
                bool lower_only = false) {
-  constexpr int64_t kStrip = 48;
+  constexpr int64_t kStrip = 96;
   const int64_t n_tokens = int64_t(x.size()) / k, n_strips = (n + kStrip - 1) / kStrip;
-  pool.run([&](int thread) {
-    for (int64_t strip = thread; strip < n_strips; strip += pool.size()) {
+  std::atomic<int64_t> next{n_strips};
+  pool.run([&](int) {
+    for (int64_t strip; (strip = next.fetch_sub(1, std::memory_order_relaxed) - 1) >= 0;) {
       const int64_t begin = strip * kStrip, end = std::min(n, begin + kStrip);
       quantize_kernels().product({.a = left.data() + begin,
                                   .a_row = 1,

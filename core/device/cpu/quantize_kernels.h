@@ -28,12 +28,8 @@ struct ViterbiTask {
   uint8_t* bits;   // out: plane bits of each row
   float* coded;    // out: the value that stands for each target
 };
-/// Segments that are searched side by side: they share the loads of the states' values.
-inline constexpr int kSegmentsAtOnce = 2;
-/// Costs of every end state after every row, and before the first.
-constexpr int64_t viterbi_scratch_floats(int n_planes, int64_t segment) {
-  return kSegmentsAtOnce * (segment + 1) * (4096 >> n_planes) + 4096;
-}
+/// Costs of every end state after every row, and before the first; and the end states' values.
+constexpr int64_t viterbi_scratch_floats(int n_planes, int64_t segment) { return (segment + 2) * (4096 >> n_planes); }
 
 struct QuantizeKernels {
   void (*product)(const Product&);

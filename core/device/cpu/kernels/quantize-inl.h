@@ -9,44 +9,104 @@
 
 namespace sb::SB_ISA {
 
-template <int kRows, int kVectors>
-inline void product_block(const Product& p, int64_t i, int64_t j, int64_t begin, int64_t end) {
-  F32 acc[kRows][kVectors] = {};
-  const float* a = p.a + i * p.a_row;
-  const float* b = p.b + j;
-  for (int64_t t = begin; t < end; ++t) {
-    F32 bs[kVectors];
-    for (int v = 0; v < kVectors; ++v) bs[v] = load<F32>(b + t * p.b_row + v * kLanes);
-    for (int r = 0; r < kRows; ++r) {
-      const F32 as = splat(a[r * p.a_row + t * p.a_step]);
-      for (int v = 0; v < kVectors; ++v) acc[r][v] = mul_add(as, bs[v], acc[r][v]);
+// A product is cut into pieces of kSumPiece sums × kStripRows rows × one panel of two vectors of columns. Of a piece both sides are packed
+// in the order in which the registers' block meets them: read in place, the rows of a wide matrix lie in the same few sets of the cache.
+inline constexpr int64_t kSumPiece = 128, kStripRows = 96, kPanel = 2 * kLanes;
+static_assert(kStripRows % kMicroRows == 0);
+
+/// Σ_t a[t][r] · b[t][j]: one block of registers over packed sides.
+struct ProductBlock {
+  F32 sums[kMicroRows][2];
+};
+inline ProductBlock product_block(const float* a, const float* b, int64_t n_sum) {
+  ProductBlock out = {};  // no reference to the caller's: what may be seen from elsewhere would be stored after every sum
+  for (int64_t t = 0; t < n_sum; ++t) {
+    const F32 b0 = load<F32>(b + t * kPanel), b1 = load<F32>(b + t * kPanel + kLanes);
+    for (int r = 0; r < kMicroRows; ++r) {
+      const F32 as = splat(a[t * kMicroRows + r]);
+      out.sums[r][0] = mul_add(as, b0, out.sums[r][0]);
+      out.sums[r][1] = mul_add(as, b1, out.sums[r][1]);
     }
   }
-  for (int r = 0; r < kRows; ++r) {
-    float* c = p.c + (i + r) * p.c_row + j;
-    for (int v = 0; v < kVectors; ++v) store(c + v * kLanes, load<F32>(c + v * kLanes) + acc[r][v] * p.sign);
-  }
+  return out;
 }
-template <int kVectors>
-inline void product_columns(const Product& p, int64_t j, int64_t begin, int64_t end) {
-  int64_t i = 0;
-  for (; i + kMicroRows <= p.n_rows; i += kMicroRows) product_block<kMicroRows, kVectors>(p, i, j, begin, end);
-  for (; i < p.n_rows; ++i) product_block<1, kVectors>(p, i, j, begin, end);
+
+/// Few rows: no packing pays.
+inline void product_row(const Product& p, int64_t i) {
+  const float* a = p.a + i * p.a_row;
+  float* c = p.c + i * p.c_row;
+  int64_t j = 0;
+  constexpr int kVectors = 8;  // sums side by side: more than the latency of one
+  for (; j + kVectors * kLanes <= p.n_columns; j += kVectors * kLanes) {
+    F32 sums[kVectors] = {};
+    for (int64_t t = 0; t < p.n_sum; ++t) {
+      const F32 as = splat(a[t * p.a_step]);
+      for (int v = 0; v < kVectors; ++v) sums[v] = mul_add(as, load<F32>(p.b + t * p.b_row + j + v * kLanes), sums[v]);
+    }
+    for (int v = 0; v < kVectors; ++v) store(c + j + v * kLanes, mul_add(sums[v], splat(p.sign), load<F32>(c + j + v * kLanes)));
+  }
+  for (; j + kLanes <= p.n_columns; j += kLanes) {
+    F32 sums{};
+    for (int64_t t = 0; t < p.n_sum; ++t) sums = mul_add(splat(a[t * p.a_step]), load<F32>(p.b + t * p.b_row + j), sums);
+    store(c + j, mul_add(sums, splat(p.sign), load<F32>(c + j)));
+  }
+  for (; j < p.n_columns; ++j) {
+    float sum = 0;
+    for (int64_t t = 0; t < p.n_sum; ++t) sum += a[t * p.a_step] * p.b[t * p.b_row + j];
+    c[j] += p.sign * sum;
+  }
 }
 
 inline void product(const Product& p) {
-  // A piece of b (128 sums × 2 vectors) stays in the first-level cache while all rows meet it.
-  constexpr int64_t kPiece = 128;
-  for (int64_t begin = 0; begin < p.n_sum; begin += kPiece) {
-    const int64_t end = std::min(p.n_sum, begin + kPiece);
-    int64_t j = 0;
-    for (; j + 2 * kLanes <= p.n_columns; j += 2 * kLanes) product_columns<2>(p, j, begin, end);
-    for (; j + kLanes <= p.n_columns; j += kLanes) product_columns<1>(p, j, begin, end);
-    for (; j < p.n_columns; ++j) {
-      for (int64_t i = 0; i < p.n_rows; ++i) {
-        float sum = 0;
-        for (int64_t t = begin; t < end; ++t) sum += p.a[i * p.a_row + t * p.a_step] * p.b[t * p.b_row + j];
-        p.c[i * p.c_row + j] += p.sign * sum;
+  if (p.n_rows < 4) {
+    for (int64_t i = 0; i < p.n_rows; ++i) product_row(p, i);
+    return;
+  }
+  alignas(64) float a[kStripRows * kSumPiece], b[kPanel * kSumPiece], part[kMicroRows * kPanel];
+  for (int64_t t0 = 0; t0 < p.n_sum; t0 += kSumPiece) {
+    const int64_t n_sum = std::min(kSumPiece, p.n_sum - t0);
+    for (int64_t i0 = 0; i0 < p.n_rows; i0 += kStripRows) {
+      const int64_t n_rows = std::min(kStripRows, p.n_rows - i0);
+      // a: [block of rows][sum][row]; rows past the end repeat the last one, and nobody reads what they give.
+      for (int64_t i = 0; i < n_rows; i += kMicroRows) {
+        for (int r = 0; r < kMicroRows; ++r) {
+          const float* from = p.a + (i0 + std::min(i + r, n_rows - 1)) * p.a_row + t0 * p.a_step;
+          float* to = a + i * kSumPiece + r;
+          for (int64_t t = 0; t < n_sum; ++t) to[t * kMicroRows] = from[t * p.a_step];
+        }
+      }
+      for (int64_t j = 0; j < p.n_columns; j += kPanel) {
+        const int64_t n_columns = std::min(kPanel, p.n_columns - j);
+        for (int64_t t = 0; t < n_sum; ++t) {
+          const float* from = p.b + (t0 + t) * p.b_row + j;
+          float* to = b + t * kPanel;
+          if (n_columns == kPanel) {
+            store(to, load<F32>(from));
+            store(to + kLanes, load<F32>(from + kLanes));
+          } else {
+            for (int64_t l = 0; l < kPanel; ++l) to[l] = l < n_columns ? from[l] : 0.0f;
+          }
+        }
+        for (int64_t i = 0; i < n_rows; i += kMicroRows) {
+          const auto [sums] = product_block(a + i * kSumPiece, b, n_sum);
+          float* c = p.c + (i0 + i) * p.c_row + j;
+          const int64_t rows = std::min<int64_t>(kMicroRows, n_rows - i);
+          if (n_columns == kPanel && rows == kMicroRows) {
+            for (int r = 0; r < kMicroRows; ++r) {
+              for (int v = 0; v < 2; ++v) {
+                float* to = c + r * p.c_row + v * kLanes;
+                store(to, mul_add(sums[r][v], splat(p.sign), load<F32>(to)));
+              }
+            }
+          } else {
+            for (int r = 0; r < kMicroRows; ++r) {
+              for (int v = 0; v < 2; ++v) store(part + r * kPanel + v * kLanes, sums[r][v]);
+            }
+            for (int64_t r = 0; r < rows; ++r) {
+              for (int64_t l = 0; l < n_columns; ++l) c[r * p.c_row + l] += p.sign * part[r * kPanel + l];
+            }
+          }
+        }
       }
     }
   }
@@ -58,51 +118,87 @@ inline void axpy(float a, const float* x, float* y, int64_t n) {
   for (; i < n; ++i) y[i] += a * x[i];
 }
 
-/// Lanes e … e + kLanes − 1 of cost[e >> kPlanes]: each cost stands for 2^kPlanes neighbouring states.
-template <int kPlanes>
-inline F32 spread_costs(const float* cost) {
-  constexpr int kEach = 1 << kPlanes;
-  if constexpr (kEach >= kLanes) {
-    return splat(cost[0]);
-  } else {
-    return [cost]<int... kL>(std::integer_sequence<int, kL...>) {
-      typedef float Few __attribute__((vector_size(4 * kLanes / kEach)));
-      const Few few = load<Few>(cost);
-      return __builtin_shufflevector(few, few, (kL / kEach)...);
+/// 4 × 4 blocks: lane l of out[r] of a 128-bit part is lane r of in[l] of that part.
+inline void transpose_fours(const F32 (&in)[4], F32 (&out)[4]) {
+  auto zip = []<int kStep, int kHigh>(F32 a, F32 b, std::integral_constant<int, kStep>, std::integral_constant<int, kHigh>) {
+    // Runs of kStep lanes from the low or the high half of each part, a's and b's in turn.
+    return [&]<int... kL>(std::integer_sequence<int, kL...>) {
+      return __builtin_shufflevector(
+          a, b, ((kL & ~3) + kHigh * 2 + kL % kStep + (kL & 3) / (2 * kStep) * kStep + ((kL / kStep) % 2 ? kLanes : 0))...);
     }(std::make_integer_sequence<int, kLanes>());
-  }
+  };
+  constexpr std::integral_constant<int, 0> low;
+  constexpr std::integral_constant<int, 1> high, one;
+  constexpr std::integral_constant<int, 2> two;
+  const F32 a = zip(in[0], in[1], one, low), b = zip(in[2], in[3], one, low), c = zip(in[0], in[1], one, high),
+            d = zip(in[2], in[3], one, high);
+  out[0] = zip(a, b, two, low);
+  out[1] = zip(a, b, two, high);
+  out[2] = zip(c, d, two, low);
+  out[3] = zip(c, d, two, high);
 }
 
-/// One row of the trellis: next[e] = min over h of cost[(h·E + e) >> P] + v² − 2·t·v with v = values[h·E + e]. The t² that is missing
-/// is the same for every path.
-template <int kPlanes, int kSegments>
-inline void trellis_row(const float* values, const float* squares, const float (&t)[kSegments], const float* const (&cost)[kSegments],
-                        float* const (&next)[kSegments]) {
-  constexpr int kEnds = 4096 >> kPlanes, kOldest = 1 << kPlanes, kStep = kEnds >> kPlanes;
-  F32 twice[kSegments];
-  for (int s = 0; s < kSegments; ++s) twice[s] = splat(-2 * t[s]);
-  for (int e = 0; e < kEnds; e += kLanes) {
-    F32 best[kSegments];
+/// A code's values, split: state h·E + e (h: the oldest row's planes) has value oldest[h] + ends[e].
+template <int kPlanes>
+struct Trellis {
+  static constexpr int kEnds = 4096 >> kPlanes, kOldest = 1 << kPlanes, kMiddles = kEnds >> kPlanes;
+  F32 twice[kOldest], square[kOldest];  // 2·oldest[h], oldest[h]²
+  const float* ends;                    // [kMiddles / kLanes][kOldest][kLanes]: of e = middle · kOldest + newest, lanes are middles
+
+  /// `room`: kEnds floats.
+  Trellis(const float* values, float* room) : ends(room) {
+    for (int e = 0; e < kEnds; ++e) {
+      const int middle = e >> kPlanes, newest = e & (kOldest - 1);
+      // Values of all oldest planes cancel in pairs, because a plane's two signs are opposite.
+      room[(middle / kLanes * kOldest + newest) * kLanes + middle % kLanes] = 0.5f * (values[e] + values[(kOldest - 1) * kEnds + e]);
+    }
     for (int h = 0; h < kOldest; ++h) {
-      const F32 v = load<F32>(values + h * kEnds + e), square = load<F32>(squares + h * kEnds + e);
-      for (int s = 0; s < kSegments; ++s) {
-        const F32 total = mul_add(v, twice[s], square) + spread_costs<kPlanes>(cost[s] + h * kStep + (e >> kPlanes));
-        best[s] = h ? min(best[s], total) : total;
+      const float oldest = 0.5f * (values[h * kEnds] - values[(kOldest - 1 - h) * kEnds]);
+      twice[h] = splat(2 * oldest);
+      square[h] = splat(oldest * oldest);
+    }
+  }
+};
+
+/// One row: next[e] = min over h of cost[h, e's middle] + (oldest[h] + s)², s = ends[e] − t. The minimum is over lines in s, so a
+/// transition costs a product and a minimum: cost + oldest² is one number for all the newest planes, and s² is added after the minimum.
+template <int kPlanes>
+inline void trellis_row(const Trellis<kPlanes>& c, float t, const float* cost, float* next) {
+  constexpr int kOldest = Trellis<kPlanes>::kOldest, kMiddles = Trellis<kPlanes>::kMiddles;
+  const F32 target = splat(t);
+  for (int middle = 0; middle < kMiddles; middle += kLanes) {
+    F32 from[kOldest];
+    for (int h = 0; h < kOldest; ++h) from[h] = load<F32>(cost + h * kMiddles + middle) + c.square[h];
+    for (int newest = 0; newest < kOldest; newest += 4) {
+      F32 s[4], best[4], turned[4];
+      for (int n = 0; n < 4; ++n) {
+        s[n] = load<F32>(c.ends + middle * kOldest + (newest + n) * kLanes) - target;
+        best[n] = mul_add(c.twice[0], s[n], from[0]);
+      }
+      for (int h = 1; h < kOldest; ++h) {
+        for (int n = 0; n < 4; ++n) best[n] = min(best[n], mul_add(c.twice[h], s[n], from[h]));
+      }
+      for (int n = 0; n < 4; ++n) best[n] = mul_add(s[n], s[n], best[n]);
+      transpose_fours(best, turned);
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const F32 v = turned[lane % 4];
+        F32x4 four;
+        std::memcpy(&four, reinterpret_cast<const char*>(&v) + lane / 4 * 16, 16);
+        store(next + (middle + lane) * kOldest + newest, four);
       }
     }
-    for (int s = 0; s < kSegments; ++s) store(next[s] + e, best[s]);
   }
 }
 
-/// The state before row i that leads to end state `end` most cheaply: the same choice that trellis_row's minimum was.
+/// The state before a row that leads to end state `end` most cheaply: the same choice that trellis_row's minimum was.
 template <int kPlanes>
-inline int best_state(const float* values, const float* squares, float t, const float* cost, int end) {
+inline int best_state(const float* values, float t, const float* cost, int end) {
   constexpr int kEnds = 4096 >> kPlanes, kOldest = 1 << kPlanes;
   int best = end;
   float least = 3e38f;
   for (int h = 0; h < kOldest; ++h) {
     const int state = h * kEnds + end;
-    const float total = values[state] * (-2 * t) + squares[state] + cost[state >> kPlanes];
+    const float off = values[state] - t, total = off * off + cost[state >> kPlanes];
     if (total < least) {
       least = total;
       best = state;
@@ -111,66 +207,39 @@ inline int best_state(const float* values, const float* squares, float t, const 
   return best;
 }
 
-template <int kPlanes, int kSegments>
-inline void viterbi_segments(const ViterbiTask& task, const float* squares, int64_t first) {
+template <int kPlanes>
+inline void viterbi_segment(const ViterbiTask& task, const Trellis<kPlanes>& trellis, int64_t segment) {
   constexpr int kEnds = 4096 >> kPlanes;
   const int64_t n = task.segment;
-  auto cost = [&](int s, int64_t i) { return task.history + (s * (n + 1) + i) * kEnds; };
-  auto target = [&](int s, int64_t i) { return task.target[(first + s) * n + i]; };
-  auto forward = [&](int64_t n_rows, auto row_of) {
-    for (int64_t i = 0; i < n_rows; ++i) {
-      float t[kSegments];
-      const float* from[kSegments];
-      float* to[kSegments];
-      for (int s = 0; s < kSegments; ++s) {
-        t[s] = target(s, row_of(i));
-        from[s] = cost(s, i);
-        to[s] = cost(s, i + 1);
-      }
-      trellis_row<kPlanes, kSegments>(task.values, squares, t, from, to);
-    }
-  };
+  const float* target = task.target + segment * n;
+  auto cost = [&](int64_t i) { return task.history + i * kEnds; };
   // First, what the state is where the segment closes: a run around row 0 with free ends. A code forgets what lies several times its
-  // memory (at most 6 rows) away, so 48 rows on each side are enough, where the definition takes half the segment.
-  const int64_t side = std::min<int64_t>(48, n / 2);
-  auto around = [&](int64_t i) { return (n - side + i) % n; };
-  for (int s = 0; s < kSegments; ++s) std::fill_n(cost(s, 0), kEnds, 0.0f);
-  forward(2 * side, around);
-  int closing[kSegments];
-  for (int s = 0; s < kSegments; ++s) {
-    const float* last = cost(s, 2 * side);
-    int end = int(std::min_element(last, last + kEnds) - last);
-    for (int64_t i = 2 * side - 1; i >= side; --i)
-      end = best_state<kPlanes>(task.values, squares, target(s, around(i)), cost(s, i), end) >> kPlanes;
-    closing[s] = end;
-  }
+  // memory (at most 6 rows) away, so kSide rows on each side are enough, where the definition takes half the segment.
+  constexpr int64_t kSide = 48;
+  const int64_t side = std::min(kSide, n / 2);
+  auto around = [&](int64_t i) { return target[(n - side + i) % n]; };
+  std::fill_n(cost(0), kEnds, 0.0f);
+  for (int64_t i = 0; i < 2 * side; ++i) trellis_row(trellis, around(i), cost(i), cost(i + 1));
+  const float* last = cost(2 * side);
+  int end = int(std::min_element(last, last + kEnds) - last);
+  for (int64_t i = 2 * side - 1; i >= side; --i) end = best_state<kPlanes>(task.values, around(i), cost(i), end) >> kPlanes;
 
   // Then the segment, with that state forced at both ends.
-  for (int s = 0; s < kSegments; ++s) {
-    std::fill_n(cost(s, 0), kEnds, 1e30f);
-    cost(s, 0)[closing[s]] = 0;
-  }
-  forward(n, [](int64_t i) { return i; });
-  for (int s = 0; s < kSegments; ++s) {
-    int end = closing[s];
-    for (int64_t i = n - 1; i >= 0; --i) {
-      const int state = best_state<kPlanes>(task.values, squares, target(s, i), cost(s, i), end);
-      const int64_t at = (first + s) * n + i;
-      task.coded[at] = task.values[state];
-      task.bits[at] = uint8_t(state & ((1 << kPlanes) - 1));
-      end = state >> kPlanes;
-    }
+  std::fill_n(cost(0), kEnds, 1e30f);
+  cost(0)[end] = 0;
+  for (int64_t i = 0; i < n; ++i) trellis_row(trellis, target[i], cost(i), cost(i + 1));
+  for (int64_t i = n - 1; i >= 0; --i) {
+    const int state = best_state<kPlanes>(task.values, target[i], cost(i), end);
+    task.coded[segment * n + i] = task.values[state];
+    task.bits[segment * n + i] = uint8_t(state & ((1 << kPlanes) - 1));
+    end = state >> kPlanes;
   }
 }
 
 template <int kPlanes>
 inline void viterbi_planes(const ViterbiTask& task) {
-  float* squares = task.history + kSegmentsAtOnce * (task.segment + 1) * (4096 >> kPlanes);
-  for (int s = 0; s < 4096; ++s) squares[s] = task.values[s] * task.values[s];
-  int64_t first = 0;
-  for (; first + kSegmentsAtOnce <= task.n_segments; first += kSegmentsAtOnce)
-    viterbi_segments<kPlanes, kSegmentsAtOnce>(task, squares, first);
-  for (; first < task.n_segments; ++first) viterbi_segments<kPlanes, 1>(task, squares, first);
+  const Trellis<kPlanes> trellis(task.values, task.history + (task.segment + 1) * (4096 >> kPlanes));
+  for (int64_t segment = 0; segment < task.n_segments; ++segment) viterbi_segment(task, trellis, segment);
 }
 
 inline void viterbi(const ViterbiTask& task) {
