@@ -82,6 +82,14 @@ std::string card_text(const QuantizeArguments& a, const Json& report, const Json
     row("measured on", std::to_string(loss["n_tokens"].get<int64_t>()) + " tokens of held-out text, " +
                            std::to_string(loss["n_windows"].get<int>()) + " windows");
   }
+  if (report.contains("tuning")) {
+    const Json& t = report["tuning"];
+    const int64_t steps = t["steps"];
+    row("tuned", steps == 0 ? "no: nothing was better than the start on held-out text"
+                            : "scales and norms, " + std::to_string(steps) + " steps; KL to the source on " +
+                                  std::to_string(t["held_out_tokens"].get<int64_t>()) + " held-out tokens " + fixed(t["kl_before"], 4) +
+                                  " → " + fixed(t["kl_after"], 4));
+  }
   out += "\nmodel-card.json has the same for programs, with the format of every matrix.\n";
   if (report["bpw_linears"].get<double>() < 2.6 && report["n_parameters"].get<double>() < 1e9)
     out += "\n**Two bits on a small model lose visibly: expect worse answers than the source gives.**\n";

@@ -49,6 +49,15 @@ FolderQuantizer::FolderQuantizer(FolderSource source, Device& device, FolderOpti
 Result<std::unique_ptr<FolderQuantizer>> FolderQuantizer::create(FolderSource source, Device& device, std::span<const int32_t> ids,
                                                                  std::span<const int32_t> prefix, FolderOptions options) {
   std::unique_ptr<FolderQuantizer> q(new FolderQuantizer(std::move(source), device, std::move(options)));
+  if (q->options_.tune) q->tune_ids_.assign(ids.begin(), ids.end());
+  if (const int64_t needed = 2 * (q->options_.context - int64_t(prefix.size())); q->options_.tune && int64_t(ids.size()) < needed) {
+    return err(Code::kTextTooShort, {{"n_tokens", ids.size()}, {"needed", needed}});  // said before the quantiser's minutes, not after
+  }
+  if (q->options_.tune && q->options_.refine) {
+    return err(
+        Code::kOptionInvalid,
+        {{"option", "tune"}, {"value", "on"}, {"expected", "off with refine: tuned for one set of planes, a base would be off with two"}});
+  }
   if (q->options_.most_tokens > 0) ids = ids.first(std::min(ids.size(), size_t(q->options_.most_tokens)));
   q->ids_.assign(ids.begin(), ids.end());
   q->prefix_.assign(prefix.begin(), prefix.end());
@@ -234,12 +243,22 @@ Status FolderQuantizer::write_kept(int64_t layer) {
     }
     write_tensor(name, bytes);
   };
+  auto tuned = [&](const KeptTensor& kept) -> const std::vector<float>* {
+    if (!tuner_) return nullptr;
+    auto found = tuner_->vectors().find(kept.name);
+    return found == tuner_->vectors().end() ? nullptr : &found->second.value;
+  };
   for (const GroupPlan& group : plan_.groups) {
     if (group.layer != layer || formats_.of(group) != "source") continue;
     for (size_t i = 0; i < group.tensors.size(); ++i) write_floats(group.tensors[i], group.views[i], true);
   }
   for (const KeptTensor& kept : plan_.kept) {
-    if (kept.layer == layer) write_floats(kept.name, kept.view, kept.view.shape.rank() >= 2);
+    if (kept.layer != layer) continue;
+    if (const std::vector<float>* vector = tuned(kept)) {
+      write_tensor(kept.name, bytes_of(*vector));
+    } else {
+      write_floats(kept.name, kept.view, kept.view.shape.rank() >= 2);
+    }
   }
   if (layer < 0) {
     if (const WeightTensor* divisors = source_.weights->find("rope_freqs.weight")) write_floats(divisors->name, divisors->view(), false);
@@ -248,7 +267,35 @@ Status FolderQuantizer::write_kept(int64_t layer) {
 }
 
 Status FolderQuantizer::write_finished() {
-  for (const std::shared_ptr<FinishedGroup>& group : quantizer_->take_finished()) SB_OK(write_group(*group));
+  for (std::shared_ptr<FinishedGroup>& group : quantizer_->take_finished()) {
+    SB_OK(write_group(*group));
+    if (options_.tune) tuned_.push_back(std::move(group));
+  }
+  return {};
+}
+
+Status FolderQuantizer::start_tuning() {
+  SB_TRY(
+      tuner_,
+      Tuner::create(*source_.graph, device_, plan_, tuned_, quantizer_->substitutes(), tune_ids_, prefix_,
+                    {.context = options_.context, .n_steps = options_.tune_steps, .seed = options_.seed, .n_threads = options_.n_threads}));
+  quantizer_.reset();  // what calibration made of its windows
+  return {};
+}
+
+/// Everything once more, in the folder's order, with the scales that came out: a component's sum needs all of its bytes.
+Status FolderQuantizer::write_tuned() {
+  sums_ = std::make_unique<FolderSums>(*layout_);
+  proxy_sum_ = 0;
+  n_proxies_ = 0;
+  for (int64_t layer = -1; layer <= plan_.n_layers; ++layer) {
+    for (const GroupPlan& group : plan_.groups) {
+      for (const std::shared_ptr<FinishedGroup>& made : tuned_) {
+        if (group.layer == layer && made->name == group.name) SB_OK(write_group(*made));
+      }
+    }
+    SB_OK(write_kept(layer));
+  }
   return {};
 }
 
@@ -289,6 +336,13 @@ Result<bool> FolderQuantizer::step() {
     SB_OK(start_quantizing());
     return true;
   }
+  if (tuner_) {
+    SB_TRY(const bool more, tuner_->step());
+    if (more) return true;
+    SB_OK(write_tuned());
+    SB_OK(close());
+    return false;
+  }
   SB_TRY(const bool more, quantizer_->step());
   SB_OK(write_finished());
   // The layer whose groups are out; a tied embedding comes with the head, so the first component is closed last.
@@ -297,6 +351,10 @@ Result<bool> FolderQuantizer::step() {
   if (more) return true;
   SB_OK(write_kept(-1));
   SB_OK(write_kept(plan_.n_layers));
+  if (options_.tune) {
+    SB_OK(start_tuning());
+    return true;
+  }
   SB_OK(close());
   return false;
 }
@@ -329,9 +387,9 @@ bool FolderQuantizer::next_write(FolderWrite& out) {
 
 std::string FolderQuantizer::progress_json() const {
   OrderedJson j;
-  j["phase"] = done_ ? "done" : sensitivity_ ? "sensitivity" : "quantize";
-  j["fraction"] = done_ ? 1.0 : sensitivity_ ? sensitivity_->progress() : quantizer_->progress();
-  j["phases"] = options_.bits == "mixed" && options_.allocation.empty() ? 2 : 1;
+  j["phase"] = done_ ? "done" : sensitivity_ ? "sensitivity" : tuner_ ? "tune" : "quantize";
+  j["fraction"] = done_ ? 1.0 : sensitivity_ ? sensitivity_->progress() : tuner_ ? tuner_->progress() : quantizer_->progress();
+  j["phases"] = 1 + (options_.bits == "mixed" && options_.allocation.empty() ? 1 : 0) + (options_.tune ? 1 : 0);
   return json_text(j);
 }
 
@@ -348,6 +406,14 @@ std::string FolderQuantizer::report_json() const {
   for (const GroupPlan& group : plan_.groups) {
     formats[group.name] = formats_.of(group);
     if (!formats_.refine.empty() && !group.is_embedding && !group.is_head) formats[group.name] = formats_.of(group) + "+" + formats_.refine;
+  }
+  if (tuner_) {
+    const TuneReport& r = tuner_->report();
+    j["tuning"] = {{"steps", r.n_steps},
+                   {"kl_before", r.kl_before},
+                   {"kl_after", r.kl_after},
+                   {"tokens", r.n_tokens},
+                   {"held_out_tokens", r.n_held_out}};
   }
   if (!losses_.empty()) {
     OrderedJson& sensitivity = j["sensitivity"] = OrderedJson::object();

@@ -12,6 +12,7 @@
 #include "quantize/allocate.h"
 #include "quantize/quantizer.h"
 #include "quantize/sensitivity.h"
+#include "quantize/tune.h"
 
 namespace sb {
 
@@ -31,6 +32,8 @@ struct FolderOptions {
   std::string allocation;  // JSON {group: format}: taken as it is, no sensitivity run
   int64_t context = 512;
   int64_t most_tokens = 0;  // of the calibration text; 0: all
+  bool tune = false;        // scales and norms learn from the source once all is quantised
+  int64_t tune_steps = 25;
   uint64_t seed = 0;
   int n_threads = 1;
 };
@@ -51,10 +54,11 @@ class FolderQuantizer {
   Result<bool> step();
   /// The oldest write not taken yet; false when there is none.
   bool next_write(FolderWrite& out);
-  /// {phase: "sensitivity"|"quantize"|"done", fraction, bpw, bpw_linears, weight_bytes, n_parameters, …} as JSON.
+  /// {phase: "sensitivity"|"quantize"|"tune"|"done", fraction, bpw, bpw_linears, weight_bytes, n_parameters, …} as JSON.
   std::string progress_json() const;
   /// After the last step: what was chosen and what each group's proxy came to, for the model card: {bpw, bpw_linears, bpw_embedding,
-  /// weight_bytes, n_parameters, linear_proxy, formats: {name: code}, sensitivity?: {name: {code: loss}}}.
+  /// weight_bytes, n_parameters, linear_proxy, formats: {name: code}, sensitivity?: {name: {code: loss}}, tuning?: {steps, kl_before,
+  /// kl_after, tokens, held_out_tokens}}.
   std::string report_json() const;
 
  private:
@@ -65,6 +69,8 @@ class FolderQuantizer {
   Status write_finished();
   Status write_group(const FinishedGroup& group);
   Status write_kept(int64_t layer);
+  Status start_tuning();
+  Status write_tuned();
   Status close();
   void write_tensor(const std::string& name, std::span<const std::byte> bytes);
 
@@ -77,6 +83,9 @@ class FolderQuantizer {
   std::unique_ptr<Sensitivity> sensitivity_;
   std::vector<AllocationGroup> losses_;
   std::unique_ptr<Quantizer> quantizer_;
+  std::vector<int32_t> tune_ids_;                      // all of the text: tuning reads more of it than calibration
+  std::vector<std::shared_ptr<FinishedGroup>> tuned_;  // every group, where they are to be tuned
+  std::unique_ptr<Tuner> tuner_;
   std::unique_ptr<FolderLayout> layout_;
   std::unique_ptr<FolderSums> sums_;
   std::map<std::string, size_t> tensor_numbers_;

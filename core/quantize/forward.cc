@@ -42,6 +42,13 @@ Result<Stretch> Stretch::compile(const ModelGraph& graph, Device& device, const 
     if (s.groups_[i].residual >= 0) plan->output("residual." + std::to_string(i), {s.groups_[i].residual});
   }
   if (watch.until >= 0) plan->end_at(s.groups_[size_t(watch.until)].input);
+  if (watch.record) {
+    for (size_t i = 0; i < plan->values().size(); ++i) {
+      const Value& v = plan->values()[i];
+      if (v.kind == ValueKind::kActivation && v.alias_of < 0) plan->output("value." + std::to_string(i), {int32_t(i)});
+    }
+    *watch.record = std::make_unique<Plan>(*plan);
+  }
   const DecoderShape shape = graph.shape();
   const int64_t end = pass.end_layer < 0 ? shape.n_layers : pass.end_layer;
   s.kv_ = std::make_unique<KvPages>(int32_t(std::max<int64_t>(1, end - pass.first_layer)), int32_t(shape.n_kv_heads * shape.head_dim),

@@ -32,6 +32,8 @@ std::vector<LinearGroup> linear_groups(const Plan& plan);
 struct Watch {
   bool all = false;
   int64_t until = -1;  // of this group only, and the run ends when its input is made
+  // Every activation that has bytes of its own stays readable as "value.N", N its number in the plan, which is copied to here.
+  std::unique_ptr<Plan>* record = nullptr;
 };
 
 /// A compiled stretch of a model.

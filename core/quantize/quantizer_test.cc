@@ -1,78 +1,13 @@
 // The quantiser on a whole tiny model: what comes out is a folder that loads, agrees with its substitutes, and costs what it says.
 #include <gtest/gtest.h>
 
-#include <cstdio>
-#include <map>
-#include <random>
-
 #include "device/cpu/cpu_device.h"
-#include "io/loading.h"
 #include "io/plane_store.h"
-#include "models/registry.h"
 #include "quantize/evaluate.h"
-#include "quantize/folder_quantizer.h"
+#include "quantize/test_models.h"
 
 namespace sb {
 namespace {
-
-/// Files in memory, or of a folder on disk when they are not there.
-struct Host {
-  std::string root;
-  std::map<std::string, std::string> files = {};
-
-  const std::string* find(const std::string& name) {
-    if (auto found = files.find(name); found != files.end()) return &found->second;
-    if (root.empty()) return nullptr;
-    FILE* file = std::fopen((root + "/" + name).c_str(), "rb");
-    if (!file) return nullptr;
-    std::string bytes;
-    char part[1 << 16];
-    for (size_t n; (n = std::fread(part, 1, sizeof part, file)) > 0;) bytes.append(part, n);
-    std::fclose(file);
-    return &(files[name] = std::move(bytes));
-  }
-  void write(const FolderWrite& w) {
-    std::string& file = files[w.file];
-    if (file.size() < w.offset + w.bytes.size()) file.resize(w.offset + w.bytes.size());
-    std::copy_n(reinterpret_cast<const char*>(w.bytes.data()), w.bytes.size(), file.begin() + int64_t(w.offset));
-  }
-  Result<ModelFiles> load(Loading loading) {
-    for (;;) {
-      SB_TRY(const ReadRequest wanted, loading.next());
-      if (wanted.kind == ReadRequest::Kind::kNothing) return loading.finish();
-      const std::string* file = find(wanted.file);
-      if (wanted.kind == ReadRequest::Kind::kSize) {
-        loading.size_is(file ? std::optional<uint64_t>(file->size()) : std::nullopt);
-      } else {
-        const size_t n = std::min(wanted.dst.size(), file->size() - std::min<size_t>(file->size(), wanted.offset));
-        std::copy_n(reinterpret_cast<const std::byte*>(file->data()) + wanted.offset, n, wanted.dst.begin());
-        loading.bytes_are(n);
-      }
-    }
-  }
-};
-
-struct Opened {
-  std::unique_ptr<ModelFiles> files;
-  std::unique_ptr<ModelGraph> graph;
-};
-Opened open(Result<ModelFiles> files) {
-  EXPECT_TRUE(files) << files.error().message();
-  Opened out;
-  out.files = std::make_unique<ModelFiles>(std::move(*files));
-  const Family* family = nullptr;
-  auto graph = open_model(out.files->config, out.files->weights, &family);
-  EXPECT_TRUE(graph) << graph.error().message();
-  out.graph = std::move(*graph);
-  return out;
-}
-
-std::vector<int32_t> random_ids(int64_t n, int64_t vocab) {
-  std::mt19937 random(11);
-  std::vector<int32_t> ids;
-  for (int64_t i = 0; i < n; ++i) ids.push_back(int32_t(random() % uint32_t(vocab)));
-  return ids;
-}
 
 class QuantizeFamily : public testing::TestWithParam<const char*> {
  protected:
@@ -183,6 +118,29 @@ TEST_P(QuantizeFamily, MixedKeepsItsBudget) {
   EXPECT_EQ(quantise(options).files, folder.files);
 }
 
+TEST_P(QuantizeFamily, ATunedFolderIsWholeAndAsLarge) {
+  FolderOptions options;
+  options.bits = "2";
+  Host plain = quantise(options);
+  options.tune = true;
+  options.tune_steps = 2;
+  Host folder = quantise(options);
+  const Json tuning = report_["tuning"];
+  EXPECT_LE(tuning["kl_after"].get<double>(), tuning["kl_before"].get<double>());
+  // It loads, so every hash is right, and only scales and vectors may differ.
+  const Opened before = open(plain.load(Loading::folder("plain"))), made = open(folder.load(Loading::folder("made")));
+  bool differs = false;
+  for (const auto& tensor : made.files->weights.tensors()) {
+    const WeightTensor* other = before.files->weights.find(tensor->name);
+    ASSERT_TRUE(other) << tensor->name;
+    ASSERT_EQ(other->block.size(), tensor->block.size()) << tensor->name;
+    const bool same = std::ranges::equal(other->block.bytes(), tensor->block.bytes());
+    differs = differs || !same;
+    if (!tensor->name.ends_with(".sv") && !tensor->name.ends_with(".c") && tensor->shape.rank() > 1) EXPECT_TRUE(same) << tensor->name;
+  }
+  EXPECT_EQ(differs, tuning["steps"].get<int64_t>() > 0);
+}
+
 TEST_P(QuantizeFamily, RefusalsSayWhatIsWrong) {
   FolderOptions options;
   options.bits = "mixed";
@@ -194,6 +152,15 @@ TEST_P(QuantizeFamily, RefusalsSayWhatIsWrong) {
   auto text = FolderQuantizer::create({source_.graph.get(), &source_.files->weights, {}}, *device_, std::span(ids_).first(20), {}, {});
   ASSERT_FALSE(text);
   EXPECT_EQ(text.error().code(), Code::kTextTooShort);
+  options = {};
+  options.tune = options.refine = true;
+  auto both = FolderQuantizer::create({source_.graph.get(), &source_.files->weights, {}}, *device_, ids_, {}, options);
+  ASSERT_FALSE(both);
+  EXPECT_EQ(both.error().code(), Code::kOptionInvalid);
+  options.refine = false;
+  auto one = FolderQuantizer::create({source_.graph.get(), &source_.files->weights, {}}, *device_, std::span(ids_).first(700), {}, options);
+  ASSERT_FALSE(one);  // one window to learn from, none to hold out
+  EXPECT_EQ(one.error().code(), Code::kTextTooShort);
   options = {};
   options.embedding = "q5_k";
   auto format = FolderQuantizer::create({source_.graph.get(), &source_.files->weights, {}}, *device_, ids_, {}, options);
