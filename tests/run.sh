@@ -24,7 +24,7 @@ fuzz_one() {
   local target="$1" corpus="tests/fuzz/corpus/${1%_fuzz}" work
   [ "$target" = chat_template_fuzz ] && corpus=tests/templates  # real templates are the best seeds
   work="$(mktemp -d)"
-  "build/fuzz/core/$target" -max_total_time="${SUBBYTE_FUZZ_S:-60}" -timeout=20 -rss_limit_mb=3000 -print_final_stats=1 -verbosity=0 -artifact_prefix="$work/" "$work" "$corpus" >"$work/log" 2>&1
+  "build/asan/core/$target" -max_total_time="${SUBBYTE_FUZZ_S:-60}" -timeout=20 -rss_limit_mb=3000 -print_final_stats=1 -verbosity=0 -artifact_prefix="$work/" "$work" "$corpus" >"$work/log" 2>&1
   local status=$?
   if [ $status -eq 0 ]; then
     echo "$target: $(grep -o 'number_of_executed_units: [0-9]*' "$work/log" | grep -o '[0-9]*') runs, no finding"; rm -rf "$work"
@@ -75,7 +75,7 @@ if wants asan; then
 fi
 if wants fuzz; then
   need_packages $build_packages
-  build fuzz gguf_fuzz safetensors_fuzz folder_index_fuzz tokenizer_fuzz chat_template_fuzz && shelf fuzz fuzzers || failed+=("build fuzz")
+  build asan gguf_fuzz safetensors_fuzz folder_index_fuzz tokenizer_fuzz chat_template_fuzz && shelf fuzz fuzzers || failed+=("build fuzz")
 fi
 if wants web; then
   need_packages $all_browser_packages

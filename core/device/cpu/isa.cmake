@@ -21,6 +21,9 @@ foreach(isa ${SB_ISAS})
   target_compile_definitions(sb_kernels_${isa} PRIVATE SB_ISA=${isa})
   # Contraction would make a sum depend on the instruction set where the source says otherwise; mul_add() says where it may.
   target_compile_options(sb_kernels_${isa} PRIVATE ${SB_FLAGS_${isa}} -O3 -ffp-contract=off -fno-math-errno)
+  if(SB_FUZZ)
+    target_compile_options(sb_kernels_${isa} PRIVATE -fno-sanitize=fuzzer-no-link)  # no parser there, and counters in loops cost
+  endif()
   add_dependencies(sb_kernels_${isa} sb_tables)
   target_sources(sb_device_cpu PRIVATE $<TARGET_OBJECTS:sb_kernels_${isa}>)
   target_compile_definitions(sb_device_cpu PRIVATE SB_HAS_${isa})
