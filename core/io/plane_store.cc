@@ -44,7 +44,8 @@ struct ArrayCheck {
     PlaneCode code = known->code;
     const int64_t n_rows = plane_rows(matrix.n_rows), n_columns = plane_columns(matrix.n_columns);
     SB_OK(array(name + ".planes", Dtype::kI32, {n_rows, code.n_planes, n_columns / 32}));
-    SB_OK(array(name + ".sv", Dtype::kF16, {n_rows}));
+    const std::optional<ArrayKind> scales = find(name + ".sv");
+    SB_OK(array(name + ".sv", scales && scales->dtype == Dtype::kF32 ? Dtype::kF32 : Dtype::kF16, {n_rows}));
     if (find(name + ".c")) SB_OK(array(name + ".c", Dtype::kF16, {n_columns}));
     // The numbers and the length of the filter are the file's own; the kernels' bounds are ours.
     SB_TRY(const ArrayKind filter, typed(name + ".filter", Dtype::kF32));
@@ -96,7 +97,7 @@ const T* claim(WeightStore& weights, const std::string& matrix, const std::strin
   return reinterpret_cast<const T*>(tensor->block.data());
 }
 
-/// Of arrays that are checked. The planes come into the order that the kernels want, in place.
+/// Of arrays that are checked.
 PlaneSet claim_set(WeightStore& weights, const std::string& matrix, const std::string& name) {
   PlaneSet set;
   const Shape filter = weights.find(name + ".filter")->shape;
@@ -107,12 +108,11 @@ PlaneSet claim_set(WeightStore& weights, const std::string& matrix, const std::s
     for (int p = 0; p < set.code.n_planes; ++p) set.code.filter[size_t(q)][size_t(p)] = *taps++;
   }
   set.words = claim<uint32_t>(weights, matrix, name + ".planes");
-  set.order = PlaneOrder::kBlocks;
-  WeightTensor& planes = *weights.find(name + ".planes");
-  if (planes.block.size()) {  // a load of shapes has none
-    pack_plane_blocks(reinterpret_cast<uint32_t*>(planes.block.data()), planes.shape[0], set.code.n_planes, planes.shape[2]);
+  if (weights.find(name + ".sv")->dtype == Dtype::kF32) {
+    set.row_scale = claim<float>(weights, matrix, name + ".sv");
+  } else {
+    set.row_scale = claim<uint16_t>(weights, matrix, name + ".sv");
   }
-  set.row_scale = claim<uint16_t>(weights, matrix, name + ".sv");
   set.column_scale = claim<uint16_t>(weights, matrix, name + ".c");
   return set;
 }

@@ -1,6 +1,6 @@
 // From the arrays of a quantised folder to the model's tensors, and the refinement that comes and goes while a model lives.
 //
-// A matrix NAME lies in its shards as NAME.planes U32 [Np, P, Kp/32], NAME.sv F16 [Np], NAME.c F16 [Kp] (absent: all 1), NAME.su
+// A matrix NAME lies in its shards as NAME.planes U32 [Np, P, Kp/32], NAME.sv F16 or F32 [Np], NAME.c F16 [Kp] (absent: all 1), NAME.su
 // U32 [Kp/32] (absent: no rotation), NAME.filter F32 [J, P]; its refinement as NAME.refine.planes, .sv, .c, .filter. Of format rows8 it is
 // NAME.rows8 U8 [N, 34·K/32]: rows of Q8_0 blocks as GGUF has them.
 #pragma once

@@ -54,6 +54,7 @@ std::vector<float> rows_of(FolderBuilder& b, const std::string& name, int64_t n,
     const auto entry = std::ranges::find(b.matrices, name, &MatrixEntry::name);
     m.sets[set] = {plane_format(set ? entry->refine : entry->format)->code, reinterpret_cast<const uint32_t*>(at(of + ".planes")),
                    reinterpret_cast<const uint16_t*>(at(of + ".sv")), reinterpret_cast<const uint16_t*>(at(of + ".c"))};
+    if (std::string_view(b.tensor(of + ".sv").type) == "F32") m.sets[set].row_scale = reinterpret_cast<const float*>(at(of + ".sv"));
   }
   std::vector<float> out(size_t(count * m.n_columns));
   for (int64_t r = 0; r < count; ++r) decode_plane_row(m, first + r, out.data() + r * m.n_columns);
@@ -138,7 +139,7 @@ TEST(QuantisedFolder, OnlyAConfigThatSaysSo) {
   Files files = small_folder();
   files[kFolderIndexFile] = "nonsense";
   EXPECT_TRUE(load(files));
-  files["config.json"] = R"({"model_type": "llama", "quantization_config": {"quant_method": "gptq"}})";
+  files["config.json"] = R"({"model_type": "llama", "quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 64}})";
   EXPECT_TRUE(load(files));
   files = small_quantised().build();
   files.erase(kFolderIndexFile);
@@ -244,6 +245,8 @@ TEST(QuantisedFolder, RefusesArraysThatDoNotFit) {
   const Row rows[] = {
       {"no planes", [](FolderBuilder& b) { b.erase("qkv.0.planes"); }, Code::kTensorMissing, "m has no tensor qkv.0.planes"},
       {"no scales", [](FolderBuilder& b) { b.erase("down.1.sv"); }, Code::kTensorMissing, "down.1.sv"},
+      {"scales of whole numbers", [](FolderBuilder& b) { b.tensor("down.1.sv").type = "I32"; }, Code::kModelCorrupt,
+       "down.1.sv: it has type I32, but F16 is needed"},
       {"no filter", [](FolderBuilder& b) { b.erase("down.1.filter"); }, Code::kTensorMissing, "down.1.filter"},
       {"no rows8", [](FolderBuilder& b) { b.erase("embed.rows8"); }, Code::kTensorMissing, "embed.rows8"},
       {"no refinement of one", [](FolderBuilder& b) { b.matrices[3].refine = "coded2"; }, Code::kTensorMissing, "down.1.refine.planes"},

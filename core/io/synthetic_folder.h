@@ -33,6 +33,11 @@ struct FolderBuilder {
     for (int64_t i = 0; i < n; ++i) out += raw(float_to_half(0.5f + float(random() >> 24) / 256));
     return out;
   }
+  std::string floats(int64_t n) {
+    std::string out;
+    for (int64_t i = 0; i < n; ++i) out += raw(0.5f + float(random() >> 8) / 16777216);
+    return out;
+  }
 
   FolderBuilder& tensor(FolderTensor tensor, std::string its_bytes) {
     tensors.push_back(std::move(tensor));
@@ -54,7 +59,8 @@ struct FolderBuilder {
     const int64_t rows = plane_rows(n), columns = plane_columns(k);
     tensor({name + ".planes", "U32", {rows, code.n_planes, columns / 32}, component, is_refinement},
            words(rows * code.n_planes * columns / 32));
-    tensor({name + ".sv", "F16", {rows}, component, is_refinement}, halves(rows));
+    // Without column scales it is an imported matrix, whose row scales are floats.
+    tensor({name + ".sv", with_columns ? "F16" : "F32", {rows}, component, is_refinement}, with_columns ? halves(rows) : floats(rows));
     if (with_columns) tensor({name + ".c", "F16", {columns}, component, is_refinement}, halves(columns));
     std::string filter;
     for (int q = 0; q < code.n_taps; ++q) {

@@ -182,7 +182,7 @@ double tensor_bytes(const WeightTensor& tensor) {
   double shared = m.signs ? double(m.n_columns) / 8 : 0, row = 0;
   for (int set = 0; set < m.n_sets; ++set) {
     const PlaneSet& s = m.sets[set];
-    row += double(s.code.n_planes) * double(m.n_columns) / 8 + 2;
+    row += double(s.code.n_planes) * double(m.n_columns) / 8 + (s.row_scale.floats ? 4 : 2);
     shared += (s.column_scale ? 2.0 * double(m.n_columns) : 0) + 4.0 * s.code.n_planes * s.code.n_taps;
   }
   return double(tensor.shape[0]) * (row + shared / double(m.n_rows));
