@@ -8,6 +8,7 @@ import pathlib
 import struct
 import sys
 
+import make_foreign_goldens
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter
 from gguf.quants import quantize
@@ -122,6 +123,11 @@ def main():
     (plain / "mixed").write_bytes(two)
     (plain / "folder").write_bytes(config + b"\n===\n" + two)
     (plain / "sharded").write_bytes(config + b"\n===\n" + one + b"\n===\n" + index)
+    for kind, (make, quantization) in make_foreign_goldens.KINDS.items():
+        _, parts = make(np.random.default_rng(7), 8, 64)
+        module = make_foreign_goldens.safetensors({f"x.{part}": values for part, values in parts.items()})
+        config = json.dumps({"model_type": "llama", "quantization_config": quantization}).encode()
+        (plain / kind).write_bytes(config + b"\n===\n" + module)
 
     folders = folder / "folder_index"
     folders.mkdir(parents=True, exist_ok=True)

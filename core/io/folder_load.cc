@@ -4,6 +4,7 @@
 #include <map>
 #include <set>
 
+#include "io/foreign.h"
 #include "io/load_task.h"
 #include "io/safetensors.h"
 
@@ -117,6 +118,19 @@ LoadTask<Status> read_weights(Loading::State& state, WeightStore& weights) {
   co_return Status();
 }
 
+/// Another quantiser's tensors to ours; what they take is entered in the cost.
+Status convert(Loading::State& state, const ForeignScheme& scheme, WeightStore& weights) {
+  SB_OK(convert_foreign(scheme, weights, state.shapes_only));
+  uint64_t n_bytes = 0;
+  for (const auto& tensor : weights.tensors()) {
+    SB_TRY(const uint64_t n, dense_bytes(tensor->dtype, tensor->shape));
+    n_bytes += n;
+  }
+  state.weight_bytes = std::max(state.weight_bytes, n_bytes);
+  state.stages(0);
+  return {};
+}
+
 bool is_quantised(const Json& config) {
   const Json* quantization = json_find(config, "quantization_config");
   return quantization && json_string(*quantization, "quant_method") == "subbyte";
@@ -128,6 +142,7 @@ LoadTask<Result<ModelFiles>> load_folder(Loading::State& state) {
   SB_CO_TRY(Json config, co_await read_json(state, "config.json").in(state));
   if (config.is_null()) co_return err(Code::kFileMissing, {{"file", label_of(state, "config.json")}});
   std::optional<FolderIndex> index;
+  SB_CO_TRY(const std::optional<ForeignScheme> scheme, foreign_scheme(config, label_of(state, "config.json")));
   if (is_quantised(config)) { SB_CO_TRY(index, co_await read_folder_index(state, state.sets).in(state)); }
 
   state.progress.phase = "tokenizer";
@@ -144,6 +159,7 @@ LoadTask<Result<ModelFiles>> load_folder(Loading::State& state) {
     SB_CO_OK(co_await read_quantised(state, *index, state.sets, weights).in(state));
   } else {
     SB_CO_OK(co_await read_weights(state, weights).in(state));
+    if (scheme) SB_CO_OK(convert(state, *scheme, weights));
   }
   co_return ModelFiles{.container = Container::kFolder,
                        .file = state.file,
