@@ -73,6 +73,8 @@ std::string card_text(const QuantizeArguments& a, const Json& report, const Json
   row("weights", fixed(report["weight_bytes"].get<double>() / 1e6, 1) + " MB");
   row("true bits per weight, scales counted",
       fixed(report["bpw"], 3) + " (linears " + fixed(report["bpw_linears"], 3) + ", embedding " + fixed(report["bpw_embedding"], 3) + ")");
+  if (report.contains("imported"))
+    row("kept without loss", std::to_string(report["imported"].size()) + " groups, whose weights had few levels already");
   if (!loss.is_null()) {
     row("KL to the source", fixed(loss["kl"], 4) + " ± " + fixed(loss["kl_se"], 4) + " nats a token");
     row("perplexity", fixed(loss["ppl"], 2) + " (source " + fixed(loss["ppl_ref"], 2) + ")");
@@ -161,6 +163,8 @@ void quantize(QuantizeArguments a) {
   }
   std::printf("%s: %.1f MB, %.3f bits per weight (linears %.3f)\n", a.target.c_str(), report["weight_bytes"].get<double>() / 1e6,
               report["bpw"].get<double>(), report["bpw_linears"].get<double>());
+  if (report.contains("imported"))
+    std::printf("  %zu groups had few levels already and were kept without loss\n", report["imported"].size());
   if (!loss.is_null()) print_report(loss);
 }
 

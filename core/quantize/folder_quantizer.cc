@@ -74,6 +74,7 @@ Result<std::unique_ptr<FolderQuantizer>> FolderQuantizer::create(FolderSource so
 
 Status FolderQuantizer::choose_formats() {
   const FolderOptions& o = options_;
+  imports_ = find_imports(plan_);
   formats_.embedding = o.embedding.empty() ? "coded4" : o.embedding;
   if (!o.allocation.empty()) {
     SB_TRY(const Json chosen, json_parse(o.allocation, "allocation"));
@@ -85,12 +86,20 @@ Status FolderQuantizer::choose_formats() {
                    {{"option", "allocation"}, {"value", entry.key()}, {"expected", "groups of this model and the names of formats"}});
       }
       formats_.by_name[entry.key()] = entry.value().get<std::string>();
+      // Asked for by name, a group that fits its levels becomes something else.
+      if (formats_.by_name[entry.key()] != kImportFormat) imports_.erase(entry.key());
     }
     return start_quantizing();
   }
   if (o.bits != "mixed") {
-    formats_.linears = o.refine ? "coded2" : "coded" + o.bits;
-    if (o.refine) formats_.refine = "coded2";
+    // A number of bits is coded; any other name is a format.
+    const bool is_number = o.bits.size() == 1;
+    formats_.linears = !is_number ? o.bits : "coded" + (o.refine ? "2" : o.bits);
+    if (o.refine) formats_.refine = is_number ? "coded2" : o.bits;
+    if (o.refine && !plane_format(formats_.refine)) {
+      return err(Code::kOptionInvalid,
+                 {{"option", "bits"}, {"value", o.bits}, {"expected", "2, or the name of planes, where there is a refinement"}});
+    }
     return start_quantizing();
   }
   // Before anything is measured: can the budget be met at all?
@@ -99,7 +108,7 @@ Status FolderQuantizer::choose_formats() {
   for (const KeptTensor& kept : plan_.kept) least += kept_bytes(kept.view);
   for (const GroupPlan& group : plan_.groups) {
     const bool is_embedding = group.is_embedding || group.is_head;
-    least += group_bytes(group, !is_embedding ? kLayerChoices[0] : o.embedding.empty() ? kEmbeddingChoices[0] : o.embedding);
+    least += bytes_as(group, !is_embedding ? kLayerChoices[0] : o.embedding.empty() ? kEmbeddingChoices[0] : o.embedding);
   }
   if (budget < least) {
     return err(Code::kBudgetTooSmall,
@@ -109,15 +118,13 @@ Status FolderQuantizer::choose_formats() {
   q.context = o.context;
   q.seed = o.seed;
   q.n_threads = o.n_threads;
+  for (const auto& [name, imported] : imports_) q.formats.by_name[name] = "source";
   SB_TRY(sensitivity_, Sensitivity::create(*source_.graph, device_, ids_, prefix_, q));
   return {};
 }
 
 Status FolderQuantizer::start_quantizing() {
-  for (const auto& [name, format] : formats_.by_name) {
-    if (format != "source" && format != kRows8 && !plane_format(format))
-      return err(Code::kFormatUnknown, {{"format", format}, {"matrix", name}});
-  }
+  for (const auto& [name, imported] : imports_) formats_.by_name[name] = "source";
   QuantizerOptions q;
   q.formats = formats_;
   q.context = options_.context;
@@ -129,11 +136,36 @@ Status FolderQuantizer::start_quantizing() {
   return lay_out();
 }
 
+uint64_t FolderQuantizer::bytes_as(const GroupPlan& group, const std::string& format) const {
+  const auto imported = imports_.find(group.name);
+  return imported == imports_.end() ? group_bytes(group, format) : import_bytes(group, imported->second);
+}
+
+void FolderQuantizer::add_tensor(const std::string& name, const char* type, Shape shape, const std::string& component, bool is_refinement) {
+  tensor_numbers_[name] = tensors_.size();
+  tensors_.push_back({name, type, shape, component, is_refinement});
+}
+
+void FolderQuantizer::lay_out_import(const GroupPlan& group, const ImportedGroup& imported, const std::string& component) {
+  const int64_t n = plane_rows(group.rows()), k = plane_columns(group.n_columns);
+  add_tensor(group.name + ".planes", "U32", {n, 2, k / 32}, component);
+  add_tensor(group.name + ".sv", imported.has_half_scales ? "F16" : "F32", {n}, component);
+  add_tensor(group.name + ".filter", "F32", {1, 2}, component);
+  MatrixEntry entry{group.name, kImportFormat, "", group.rows(), group.n_columns, {}};
+  for (size_t i = 0; i < group.tensors.size(); ++i) entry.rows.emplace_back(group.tensors[i], group.n_rows[i]);
+  matrices_.push_back(std::move(entry));
+}
+
+void FolderQuantizer::write_import(const GroupPlan& group, const ImportedGroup& imported) {
+  const ImportedArrays arrays = import_arrays(group, imported);
+  write_tensor(group.name + ".planes", bytes_of(arrays.words));
+  write_tensor(group.name + ".sv", bytes_of(arrays.row_scale));
+  write_tensor(group.name + ".filter", bytes_of(filter_of(levels_code(imported.levels))));
+}
+
 Status FolderQuantizer::lay_out() {
-  std::vector<FolderTensor> tensors;
   auto add = [&](const std::string& name, const char* type, Shape shape, const std::string& component, bool is_refinement = false) {
-    tensor_numbers_[name] = tensors.size();
-    tensors.push_back({name, type, shape, component, is_refinement});
+    add_tensor(name, type, shape, component, is_refinement);
   };
   auto add_set = [&](const std::string& name, const PlaneCode& code, int64_t n, int64_t k, const std::string& component,
                      bool is_refinement) {
@@ -144,18 +176,30 @@ Status FolderQuantizer::lay_out() {
   };
   for (int64_t layer = -1; layer <= plan_.n_layers; ++layer) {
     const std::string component = component_of(layer, plan_.n_layers);
-    for (const GroupPlan& group : plan_.groups) {
-      if (group.layer != layer) continue;
+    // In the order of their writes: what the quantizer finishes, then what it leaves alone.
+    std::vector<const GroupPlan*> groups;
+    for (const bool is_left : {false, true}) {
+      for (const GroupPlan& group : plan_.groups) {
+        if (group.layer == layer && (formats_.of(group) == "source") == is_left) groups.push_back(&group);
+      }
+    }
+    for (const GroupPlan* each : groups) {
+      const GroupPlan& group = *each;
       const std::string& format = formats_.of(group);
       const bool is_embedding = group.is_embedding || group.is_head;
-      uint64_t bytes = group_bytes(group, format);
-      if (format == "source") {
+      const auto imported = imports_.find(group.name);
+      uint64_t bytes = bytes_as(group, format);
+      if (imported != imports_.end()) {
+        lay_out_import(group, imported->second, component);
+      } else if (format == "source") {
         for (size_t i = 0; i < group.tensors.size(); ++i) add(group.tensors[i], "F16", {group.n_rows[i], group.n_columns}, component);
       } else if (format == kRows8) {
-        if (group.tensors.size() != 1 || group.n_columns % 32)
-          return err(Code::kFormatUnknown, {{"format", format}, {"matrix", group.name}});
-        add(group.name + ".rows8", "U8", {group.rows(), dtype_bytes(Dtype::kQ8_0, group.n_columns)}, component);
-        matrices_.push_back({group.name, format, "", group.rows(), group.n_columns, {{group.tensors[0], group.n_rows[0]}}});
+        // Rows of blocks share nothing: each tensor is a matrix of its own.
+        for (size_t i = 0; i < group.tensors.size(); ++i) {
+          const std::string& tensor = group.tensors[i];
+          add(tensor + ".rows8", "U8", {group.n_rows[i], dtype_bytes(Dtype::kQ8_0, group.n_columns)}, component);
+          matrices_.push_back({tensor, format, "", group.n_rows[i], group.n_columns, {{tensor, group.n_rows[i]}}});
+        }
       } else {
         const int64_t n = plane_rows(group.rows()), k = plane_columns(group.n_columns);
         const std::string refine = is_embedding ? "" : formats_.refine;
@@ -183,7 +227,7 @@ Status FolderQuantizer::lay_out() {
       if (const WeightTensor* divisors = source_.weights->find("rope_freqs.weight")) add(divisors->name, "F32", divisors->shape, component);
     }
   }
-  SB_TRY(FolderLayout layout, FolderLayout::plan(std::move(tensors)));
+  SB_TRY(FolderLayout layout, FolderLayout::plan(std::move(tensors_)));
   layout_ = std::make_unique<FolderLayout>(std::move(layout));
   sums_ = std::make_unique<FolderSums>(*layout_);
   for (const FolderLayout::Shard& shard : layout_->shards()) {
@@ -212,12 +256,21 @@ Status FolderQuantizer::write_group(const FinishedGroup& group) {
     write_tensor(name + ".filter", bytes_of(filter_of(set.code)));
   };
   if (group.format == kRows8) {
-    write_tensor(group.name + ".rows8", bytes_of(group.rows8));
+    const auto plan = std::ranges::find(plan_.groups, group.name, &GroupPlan::name);
+    std::span<const std::byte> rows = group.rows8;
+    for (size_t i = 0; i < plan->tensors.size(); ++i) {
+      const size_t n_bytes = size_t(plan->n_rows[i] * dtype_bytes(Dtype::kQ8_0, plan->n_columns));
+      write_tensor(plan->tensors[i] + ".rows8", rows.first(n_bytes));
+      rows = rows.subspan(n_bytes);
+    }
     return {};
   }
   write_set(group.name, group.base);
   if (!group.signs.empty()) write_tensor(group.name + ".su", bytes_of(group.signs));
-  if (!group.refine.empty()) write_set(group.name + ".refine", group.refinement);
+  if (!group.refine.empty()) {
+    write_set(group.name + ".refine", group.refinement);
+    refinements_.push_back({group.name, group.base.error, group.refinement.error, group.base.power, group.refinement.n_bytes()});
+  }
   proxy_sum_ += group.base.power > 0 ? group.base.error / group.base.power : 0;
   ++n_proxies_;
   return {};
@@ -250,6 +303,10 @@ Status FolderQuantizer::write_kept(int64_t layer) {
   };
   for (const GroupPlan& group : plan_.groups) {
     if (group.layer != layer || formats_.of(group) != "source") continue;
+    if (const auto imported = imports_.find(group.name); imported != imports_.end()) {
+      write_import(group, imported->second);
+      continue;
+    }
     for (size_t i = 0; i < group.tensors.size(); ++i) write_floats(group.tensors[i], group.views[i], true);
   }
   for (const KeptTensor& kept : plan_.kept) {
@@ -311,9 +368,11 @@ Result<bool> FolderQuantizer::step() {
       AllocationGroup choices{group.name, {}};
       const bool is_embedding = group.is_embedding || group.is_head;
       auto offer = [&](const std::string& format) {
-        choices.options.push_back({format, group_bytes(group, format), sensitivity_->loss(group.name, format)});
+        choices.options.push_back({format, bytes_as(group, format), sensitivity_->loss(group.name, format)});
       };
-      if (!is_embedding) {
+      if (imports_.contains(group.name)) {
+        offer(kImportFormat);
+      } else if (!is_embedding) {
         for (const char* format : kLayerChoices) offer(format);
       } else if (!options_.embedding.empty()) {
         offer(options_.embedding);
@@ -363,10 +422,7 @@ Status FolderQuantizer::close() {
   SB_ASSERT(sums_->is_complete());
   FolderIndex index = sums_->index();
   index.matrices = matrices_;
-  // What a refinement buys is not measured a matrix at a time: the later layers, which move the answer least, give theirs back first.
-  for (auto entry = matrices_.rbegin(); entry != matrices_.rend(); ++entry) {
-    if (!entry->refine.empty()) index.give_back.push_back(entry->name);
-  }
+  index.give_back = give_back_order(refinements_);
   const std::string text = folder_index_json(index);
   auto write_text = [&](const std::string& file, const std::string& contents) {
     const auto bytes = std::as_bytes(std::span(contents));
@@ -404,7 +460,8 @@ std::string FolderQuantizer::report_json() const {
   j["calibration_tokens"] = ids_.size();
   OrderedJson& formats = j["formats"] = OrderedJson::object();
   for (const GroupPlan& group : plan_.groups) {
-    formats[group.name] = formats_.of(group);
+    formats[group.name] = imports_.contains(group.name) ? kImportFormat : formats_.of(group);
+    if (imports_.contains(group.name)) continue;
     if (!formats_.refine.empty() && !group.is_embedding && !group.is_head) formats[group.name] = formats_.of(group) + "+" + formats_.refine;
   }
   if (tuner_) {
@@ -415,6 +472,7 @@ std::string FolderQuantizer::report_json() const {
                    {"tokens", r.n_tokens},
                    {"held_out_tokens", r.n_held_out}};
   }
+  for (const auto& [name, imported] : imports_) j["imported"][name] = levels_name(imported.levels);
   if (!losses_.empty()) {
     OrderedJson& sensitivity = j["sensitivity"] = OrderedJson::object();
     for (const AllocationGroup& group : losses_) {

@@ -10,6 +10,8 @@
 
 #include "io/folder_layout.h"
 #include "quantize/allocate.h"
+#include "quantize/give_back.h"
+#include "quantize/import.h"
 #include "quantize/quantizer.h"
 #include "quantize/sensitivity.h"
 #include "quantize/tune.h"
@@ -24,7 +26,7 @@ struct FolderWrite {
 };
 
 struct FolderOptions {
-  std::string bits = "3";  // 2, 3, 4 or mixed
+  std::string bits = "3";  // 2, 3, 4 (coded), mixed, or the name of a format
   double bpw = 0;          // mixed: bits a weight of the whole model, embedding counted; 0: from n_bytes
   uint64_t n_bytes = 0;    // mixed: of all weights
   std::string embedding;   // format of embedding and head; "" chooses coded4, or inside the allocation when mixed
@@ -57,8 +59,8 @@ class FolderQuantizer {
   /// {phase: "sensitivity"|"quantize"|"tune"|"done", fraction, bpw, bpw_linears, weight_bytes, n_parameters, …} as JSON.
   std::string progress_json() const;
   /// After the last step: what was chosen and what each group's proxy came to, for the model card: {bpw, bpw_linears, bpw_embedding,
-  /// weight_bytes, n_parameters, linear_proxy, formats: {name: code}, sensitivity?: {name: {code: loss}}, tuning?: {steps, kl_before,
-  /// kl_after, tokens, held_out_tokens}}.
+  /// weight_bytes, n_parameters, linear_proxy, formats: {name: code}, imported?: {name: levels}, sensitivity?: {name: {code: loss}},
+  /// tuning?: {steps, kl_before, kl_after, tokens, held_out_tokens}}.
   std::string report_json() const;
 
  private:
@@ -72,6 +74,10 @@ class FolderQuantizer {
   Status start_tuning();
   Status write_tuned();
   Status close();
+  uint64_t bytes_as(const GroupPlan& group, const std::string& format) const;
+  void lay_out_import(const GroupPlan& group, const ImportedGroup& imported, const std::string& component);
+  void write_import(const GroupPlan& group, const ImportedGroup& imported);
+  void add_tensor(const std::string& name, const char* type, Shape shape, const std::string& component, bool is_refinement = false);
   void write_tensor(const std::string& name, std::span<const std::byte> bytes);
 
   FolderSource source_;
@@ -80,16 +86,19 @@ class FolderQuantizer {
   std::vector<int32_t> ids_, prefix_;
   ModelPlan plan_;
   FormatChoice formats_;
+  std::map<std::string, ImportedGroup> imports_;  // to the quantizer they are "source"
   std::unique_ptr<Sensitivity> sensitivity_;
   std::vector<AllocationGroup> losses_;
   std::unique_ptr<Quantizer> quantizer_;
   std::vector<int32_t> tune_ids_;                      // all of the text: tuning reads more of it than calibration
   std::vector<std::shared_ptr<FinishedGroup>> tuned_;  // every group, where they are to be tuned
   std::unique_ptr<Tuner> tuner_;
+  std::vector<FolderTensor> tensors_;
   std::unique_ptr<FolderLayout> layout_;
   std::unique_ptr<FolderSums> sums_;
   std::map<std::string, size_t> tensor_numbers_;
   std::vector<MatrixEntry> matrices_;
+  std::vector<RefinementValue> refinements_;
   std::deque<FolderWrite> writes_;
   uint64_t weight_bytes_ = 0, linear_bytes_ = 0, embedding_bytes_ = 0;
   int64_t n_parameters_ = 0, n_linear_ = 0, n_embedding_ = 0;

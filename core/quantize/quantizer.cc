@@ -98,6 +98,17 @@ const std::string& FormatChoice::of(const GroupPlan& group) const {
   return group.is_embedding || group.is_head ? embedding : linears;
 }
 
+Status check_format(const GroupPlan& group, const std::string& format) {
+  if (format != "source" && format != kRows8 && !plane_format(format))
+    return err(Code::kFormatUnknown, {{"format", format}, {"matrix", group.name}});
+  if (format == kRows8 && group.n_columns % 32) {
+    return err(Code::kFormatUnfit, {{"format", format},
+                                    {"matrix", group.name},
+                                    {"why", "its rows of " + std::to_string(group.n_columns) + " weights are no whole blocks of 32"}});
+  }
+  return {};
+}
+
 Quantizer::Quantizer(const ModelGraph& graph, Device& device, QuantizerOptions options)
     : graph_(graph), device_(device), options_(std::move(options)), pool_(options_.n_threads) {}
 
@@ -107,8 +118,7 @@ Result<std::unique_ptr<Quantizer>> Quantizer::create(const ModelGraph& graph, De
   SB_TRY(q->plan_, plan_matrices(graph));
   for (const GroupPlan& group : q->plan_.groups) {
     const std::string& format = q->options_.formats.of(group);
-    if (format != "source" && format != kRows8 && !plane_format(format))
-      return err(Code::kFormatUnknown, {{"format", format}, {"matrix", group.name}});
+    SB_OK(check_format(group, format));
     if (format != "source") q->n_weights_ += group.n_weights();
   }
   q->windows_ = windows_of(ids, q->options_.context, prefix);
@@ -372,8 +382,13 @@ void Quantizer::finish(std::shared_ptr<FinishedGroup> done, const GroupPlan& gro
   int64_t first_row = 0;
   for (size_t i = 0; i < group.tensors.size(); ++i) {
     if (done->format == kRows8) {
-      substitutes_[group.tensors[i]] = {
-          done->rows8.data(), Dtype::kQ8_0, {group.n_rows[i], group.n_columns}, dtype_bytes(Dtype::kQ8_0, group.n_columns), nullptr, 0};
+      substitutes_[group.tensors[i]] = {done->rows8.data() + first_row * dtype_bytes(Dtype::kQ8_0, group.n_columns),
+                                        Dtype::kQ8_0,
+                                        {group.n_rows[i], group.n_columns},
+                                        dtype_bytes(Dtype::kQ8_0, group.n_columns),
+                                        nullptr,
+                                        0};
+      first_row += group.n_rows[i];
       continue;
     }
     substitutes_[group.tensors[i]] = {nullptr, Dtype::kPlanes, {group.n_rows[i], group.n_columns}, 0, &done->matrix, first_row};

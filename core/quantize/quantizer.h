@@ -24,6 +24,9 @@ struct FormatChoice {
   const std::string& of(const GroupPlan& group) const;
 };
 
+/// Whether a group can become that. Errors: kFormatUnknown, kFormatUnfit.
+Status check_format(const GroupPlan& group, const std::string& format);
+
 struct QuantizerOptions {
   FormatChoice formats;
   int64_t context = 512;  // tokens of a calibration window
@@ -47,7 +50,7 @@ struct FinishedGroup {
 class Quantizer {
  public:
   /// `ids`: the calibration text; `prefix` begins every window. The graph, its weights and the device must outlive it.
-  /// Errors: kTextTooShort, kFormatUnknown, kWeightsNotFinite.
+  /// Errors: kTextTooShort, kFormatUnknown, kFormatUnfit, kWeightsNotFinite.
   static Result<std::unique_ptr<Quantizer>> create(const ModelGraph& graph, Device& device, std::span<const int32_t> ids,
                                                    std::span<const int32_t> prefix, QuantizerOptions options);
 

@@ -74,6 +74,38 @@ TEST_P(QuantizeFamily, MoreBitsLoseLess) {
   }
 }
 
+TEST_P(QuantizeFamily, EveryFormatByItsName) {
+  struct Row {
+    const char *bits, *embedding;
+    double at_most;  // KL in nats; the families' weights are small, and so is what they lose
+    bool refine = false;
+  };
+  for (const Row& row : {Row{"plain2", "plain3", 0.1}, Row{"plain3", "plain4", 0.05}, Row{"plain4", "rows8", 0.01},
+                         Row{"rows8", "plain2", 0.05}, Row{"plain2", "rows8", 0.03, true}}) {
+    FolderOptions options;
+    options.bits = row.bits;
+    options.embedding = row.embedding;
+    options.refine = row.refine;
+    const Opened made = open(quantise(options).load(Loading::folder("made")));
+    EXPECT_LT(loss(*made.graph).kl, row.at_most) << row.bits << " " << row.embedding;
+    EXPECT_EQ(made.files->weights.n_bytes(), report_["weight_bytes"].get<uint64_t>()) << row.bits << " " << row.embedding;
+  }
+}
+
+TEST_P(QuantizeFamily, AnAllocationTakesEveryFormat) {
+  FolderOptions options;
+  options.bits = "2";
+  quantise(options);
+  Json formats = report_["formats"];
+  const char* const kNames[] = {"rows8", "source", "plain2", "coded3", "plain4"};
+  size_t i = 0;
+  for (auto& [name, format] : formats.items()) format = kNames[i++ % std::size(kNames)];
+  options.allocation = json_text(formats);
+  Host folder = quantise(options);
+  EXPECT_EQ(report_["formats"], formats);
+  EXPECT_EQ(open(folder.load(Loading::folder("made"))).files->weights.n_bytes(), report_["weight_bytes"].get<uint64_t>());
+}
+
 TEST_P(QuantizeFamily, TheSameSeedGivesTheSameBytes) {
   FolderOptions options;
   options.bits = "2";
@@ -161,6 +193,12 @@ TEST_P(QuantizeFamily, RefusalsSayWhatIsWrong) {
   auto one = FolderQuantizer::create({source_.graph.get(), &source_.files->weights, {}}, *device_, std::span(ids_).first(700), {}, options);
   ASSERT_FALSE(one);  // one window to learn from, none to hold out
   EXPECT_EQ(one.error().code(), Code::kTextTooShort);
+  options = {};
+  options.bits = "rows8";
+  options.refine = true;
+  auto refined = FolderQuantizer::create({source_.graph.get(), &source_.files->weights, {}}, *device_, ids_, {}, options);
+  ASSERT_FALSE(refined);
+  EXPECT_EQ(refined.error().code(), Code::kOptionInvalid);
   options = {};
   options.embedding = "q5_k";
   auto format = FolderQuantizer::create({source_.graph.get(), &source_.files->weights, {}}, *device_, ids_, {}, options);

@@ -32,7 +32,7 @@ Result<std::unique_ptr<Sensitivity>> Sensitivity::create(const ModelGraph& graph
                                                          std::span<const int32_t> prefix, QuantizerOptions options) {
   std::unique_ptr<Sensitivity> s(new Sensitivity(graph, device));
   options.sequential = false;  // each group alone: what reaches it is exact
-  options.formats = {};
+  options.formats.refine = "";
   options.formats.linears = kLayerProbe;
   options.formats.embedding = kEmbeddingProbe;
   s->pool_ = std::make_unique<ThreadPool>(options.n_threads);

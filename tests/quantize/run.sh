@@ -24,6 +24,7 @@ refuses "a target that exists is kept" kTargetExists "$subbyte" quantize "$model
 refuses "a budget below the minimum says the minimum" kBudgetTooSmall "$subbyte" quantize "$model" "$work/none" --bits mixed --bytes 1000000 --text "$text"
 echo "short" >"$work/short"
 refuses "a text too short is refused" kTextTooShort "$subbyte" quantize "$model" "$work/none" --bits 2 --text "$work/short"
+refuses "a refinement of rows8 is refused" kOptionInvalid "$subbyte" quantize "$model" "$work/none" --bits rows8 --refine --text "$text"
 refuses "unknown bits are refused" kOptionInvalid "$subbyte" quantize "$model" "$work/none" --bits 5 --text "$text"
 check "no refused target exists" test ! -e "$work/none" -a ! -e "$work/none.partial"
 
@@ -46,5 +47,35 @@ refuses "and by a load of all planes" kHashMismatch "$subbyte" run "$work/two" -
 check "and the base beside it still runs" "$subbyte" run "$work/two" --planes base --raw --prompt "Once" --max-tokens 2
 truncate -s 1000000 "$work/two/base-00001.safetensors"
 refuses "a cut shard is refused" kModelTruncated "$subbyte" run "$work/two" --planes base --prompt x --max-tokens 1
+
+# Formats by their names, of groups of several matrices too.
+check "quantize to rows8 with a plain4 embedding" "$subbyte" quantize "$model" "$work/eight" --bits rows8 --embedding plain4 --tokens 1024 --text "$text" --eval-windows 1 --json
+check "8.5 bits in the linears lose next to nothing" python3 -c "import json; r=json.loads(open('$work/out').read().splitlines()[-1]); assert abs(r['bpw_linears'] - 8.5) < 1e-9 and r['evaluation']['kl'] < 0.2, r"
+check "verify finds it whole, too" "$subbyte" verify "$work/eight"
+
+# Folders of other quantisers: as they come, and quantised. A tokenizer of the 256 bytes for models of 256 ids.
+for kind in gptq gptq_order awq bitnet; do
+  cp -r "tests/golden/$kind" "$work/$kind"
+  python3 - "$work/$kind/tokenizer.json" <<'PY'
+import json, sys
+plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+others = [b for b in range(256) if b not in plain]
+vocab = {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(others)}
+byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+json.dump({"version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokenizer": byte_level, "post_processor": None,
+           "decoder": byte_level, "model": {"type": "BPE", "vocab": vocab, "merges": []}}, open(sys.argv[1], "w"))
+PY
+  check "run $kind" "$subbyte" run "$work/$kind" --raw --prompt "Hello" --max-tokens 4 --json
+  check "quantize $kind" "$subbyte" quantize "$work/$kind" "$work/$kind-made" --bits 4 --tokens 4096 --window 64 --text "$text" --eval-windows 1 --json
+  cp "$work/out" "$work/$kind.log"
+  check "verify what became of $kind" "$subbyte" verify "$work/$kind-made"
+done
+check "a ternary model is kept without loss, a 4-bit one is coded" python3 -c "
+import json
+made, coded = (json.loads(open('$work/' + kind + '.log').read().splitlines()[-1]) for kind in ('bitnet', 'gptq'))
+assert set(made['imported'].values()) == {'ternary'} and len(made['imported']) == 8 and made['bpw_linears'] < 2.6, made
+assert 'imported' not in coded and coded['formats']['model.layers.0.mlp.down_proj.weight'] == 'coded4', coded"
+sed -i 's/"bits": 4/"bits": 3/' "$work/awq/config.json"
+refuses "AWQ of 3 bits is refused" kQuantisationUnsupported "$subbyte" run "$work/awq" --prompt x
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]
