@@ -14,7 +14,7 @@ struct EvalArguments {
   std::string model, against;
   std::vector<std::string> texts;
   bool json = false;
-  Json engine = Json::object(), eval = Json::object();
+  Json engine = Json::object(), loading = Json::object(), eval = Json::object();
 };
 
 uint64_t bytes_on_disk(const fs::path& model) {
@@ -28,7 +28,7 @@ uint64_t bytes_on_disk(const fs::path& model) {
 void eval(const EvalArguments& a) {
   const std::string text = read_texts(a.texts);
   const Engine engine = open_engine(a.engine);
-  const Model model = load_model(engine.get(), a.model, Json::object());
+  const Model model = load_model(engine.get(), a.model, a.loading);
   const Model reference = a.against.empty() ? nullptr : load_model(engine.get(), a.against, Json::object());
   Json report = evaluate(model.get(), reference.get(), text, a.eval);
   report["file_bytes"] = bytes_on_disk(a.model);
@@ -83,6 +83,9 @@ void add_eval(CLI::App& app) {
   command->add_option("MODEL", a->model, "A GGUF file or a folder")->required();
   command->add_option("--text", a->texts, "Held-out text")->required();
   command->add_option("--against", a->against, "The model that it was made from");
+  command->add_option_function<std::string>(
+      "--planes", [a](const std::string& planes) { a->loading["planes"] = planes; },
+      "Of a folder with a refinement: base, or full (default)");
   command->add_flag("--json", a->json, "As JSON");
   add_options(*command, "engine", a->engine);
   add_options(*command, "eval", a->eval);

@@ -40,7 +40,10 @@ def parse_row(row: str) -> tuple[str, str, bool, str]:
         return "source", "", False, ""
     way, _, rest = row.rpartition(":")
     kind, _, embedding = rest.partition("/")
-    return way or "file", kind.removesuffix("+im"), kind.endswith("+im"), embedding
+    type_name = kind.removesuffix("+im")
+    if way not in ("", "pure", "flat") or way == "flat" and not {type_name, embedding} <= gguf_file.NUMBER_OF.keys():
+        sys.exit(f"llama_rows.py: no row is called {row}; flat rows take two of {', '.join(gguf_file.NUMBER_OF)}")
+    return way or "file", type_name, kind.endswith("+im"), embedding
 
 
 class Tools:
@@ -209,6 +212,7 @@ def main() -> int:
     a.work.mkdir(parents=True, exist_ok=True)
     model = records.model_of(a.source)
     rows = a.rows or json.loads((HERE / "rows.json").read_text())[model]["llama.cpp"]
+    parsed = [parse_row(row) for row in rows]
     tools = Tools(a)
 
     base = a.work / f"{model}-F32.gguf"
@@ -221,7 +225,7 @@ def main() -> int:
     if not logits.exists():
         tools.run("llama-perplexity", "-m", base, "--kl-divergence-base", made := logits.with_suffix(".part"), *evaluation)
         made.rename(logits)
-    if not imatrix.exists() and any(parse_row(row)[2] for row in rows):
+    if not imatrix.exists() and any(has_importance for _, _, has_importance, _ in parsed):
         made = imatrix.with_name("part-" + imatrix.name)
         tools.run("llama-imatrix", "-m", base, "-f", a.calibrate, "-o", made, "-c", 512, "-t", a.threads)
         made.rename(imatrix)
@@ -231,7 +235,7 @@ def main() -> int:
 
     failed = 0
     store = records.Store(a.out)
-    for row in rows:
+    for row, (way, kind, has_importance, embedding) in zip(rows, parsed):
         key = {"model": model, "who": "llama.cpp", "setting": row, "text": a.text.stem, "n_windows": a.windows,
                "calibration": a.calibrate.stem}
         if store.has(key):
@@ -239,7 +243,6 @@ def main() -> int:
         if time.monotonic() - began > a.seconds:
             print(f"{row} and what follows: not started, {a.seconds:.0f} s have passed", file=sys.stderr)
             break
-        way, kind, has_importance, embedding = parse_row(row)
         file = a.source if way == "source" else a.work / f"{model}-row.gguf"
         started = time.monotonic()
         try:

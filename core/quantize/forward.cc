@@ -69,7 +69,8 @@ Status Stretch::run(std::span<const float> x, std::span<const int32_t> ids) {
 std::vector<std::vector<int32_t>> windows_of(std::span<const int32_t> ids, int64_t n_tokens, std::span<const int32_t> prefix) {
   std::vector<std::vector<int32_t>> windows;
   const size_t fresh = size_t(n_tokens) - prefix.size();
-  for (size_t at = 0; at + fresh <= ids.size(); at += fresh) {
+  // The prefix takes the place of the text's first tokens, as in llama.cpp's perplexity: the windows of both hold the same.
+  for (size_t at = 0; at + fresh <= ids.size(); at += size_t(n_tokens)) {
     std::vector<int32_t> window(prefix.begin(), prefix.end());
     window.insert(window.end(), ids.begin() + int64_t(at), ids.begin() + int64_t(at + fresh));
     windows.push_back(std::move(window));

@@ -1,6 +1,8 @@
 // The quantiser on a whole tiny model: what comes out is a folder that loads, agrees with its substitutes, and costs what it says.
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 #include "device/cpu/cpu_device.h"
 #include "io/plane_store.h"
 #include "quantize/evaluate.h"
@@ -204,6 +206,17 @@ TEST_P(QuantizeFamily, RefusalsSayWhatIsWrong) {
   auto format = FolderQuantizer::create({source_.graph.get(), &source_.files->weights, {}}, *device_, ids_, {}, options);
   ASSERT_FALSE(format);
   EXPECT_EQ(format.error().code(), Code::kFormatUnknown);
+}
+
+TEST(Windows, AreThoseOfLlamaCpp) {
+  std::vector<int32_t> ids(24);
+  std::iota(ids.begin(), ids.end(), 0);
+  using Windows = std::vector<std::vector<int32_t>>;
+  EXPECT_EQ(windows_of(ids, 8, {}), (Windows{{0, 1, 2, 3, 4, 5, 6, 7}, {8, 9, 10, 11, 12, 13, 14, 15}, {16, 17, 18, 19, 20, 21, 22, 23}}));
+  // Its stream is BOS, 0, 1, …, cut every 8 tokens, and then the first of each window becomes BOS.
+  const std::vector<int32_t> bos = {99};
+  EXPECT_EQ(windows_of(ids, 8, bos),
+            (Windows{{99, 0, 1, 2, 3, 4, 5, 6}, {99, 8, 9, 10, 11, 12, 13, 14}, {99, 16, 17, 18, 19, 20, 21, 22}}));
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, QuantizeFamily, testing::Values("llama", "gemma3", "qwen2", "qwen3", "gpt2"),

@@ -30,6 +30,8 @@ check "no refused target exists" test ! -e "$work/none" -a ! -e "$work/none.part
 
 "$subbyte" eval "$work/two" --against "$model" --text "$text" --windows 4 --json >"$work/full.json" 2>/dev/null
 check "eval: all planes lose less than a tenth of a nat" python3 -c "import json; r=json.load(open('$work/full.json')); assert 0 < r['kl'] < 0.2 and r['n_tokens'] == 1020 and 4.0 < r['bpw_linears'] < 4.1, r"
+"$subbyte" eval "$work/two" --planes base --against "$model" --text "$text" --windows 4 --json >"$work/base.json" 2>/dev/null
+check "eval: the base alone loses more, at two bits" python3 -c "import json; r=json.load(open('$work/base.json')); assert $(field full.json "['kl']") < r['kl'] < 3 and r['bpw_linears'] < 2.1, r"
 for planes in base full; do
   "$subbyte" run "$work/two" --planes $planes --raw --prompt "The capital of France is" --max-tokens 8 --json >"$work/$planes.run" 2>/dev/null
   check "run --planes $planes answers eight tokens" python3 -c "import json; r=[json.loads(l) for l in open('$work/$planes.run') if l.strip().startswith('{')][-1]; ids=r.get('ids') or r['done']['ids']; assert len(ids) == 8, r"
