@@ -4,7 +4,8 @@
 usage: frontier.py ROWS.jsonl… [--text test] [--json POINTS.json] [--svg PICTURE.svg]
 
 Checks that each of our points on our frontier, between 2 and 4.3 bits per weight of the whole model, has a lower KL than every llama.cpp
-point that spends up to 30 % more bytes. Ends with 1, and says where, when that is not so.
+point that spends up to 30 % more bytes; and that both say the same perplexity of the reference, to half a per cent: the windows and the
+arithmetic are then the same. Ends with 1, and says where, when that is not so or there is nothing to compare.
 """
 import argparse
 import html
@@ -16,6 +17,7 @@ import sys
 import records
 
 FROM_BITS, TO_BITS, MORE_BYTES = 2.0, 4.3, 1.3
+SAME_PERPLEXITY = 0.005
 # More than this share of the linear weights on the grid that the reference's own file stores them on: the row is shown, not counted.
 MOST_ON_GRID = 0.1
 
@@ -183,7 +185,7 @@ def main() -> int:
     points = [point_of(r) for r in rows]
     if not points:
         sys.exit(f"frontier.py: no rows on {a.text}")
-    n_violations = 0
+    n_wrong = 0
     for model in dict.fromkeys(p["model"] for p in points):
         mine = [p for p in points if p["model"] == model]
         ours = [p for p in mine if p["who"] == "subbyte"]
@@ -199,14 +201,20 @@ def main() -> int:
             for p, q in violations(ours, against):
                 print(f"beaten{kind}: {p['name']}, {p['weight_bytes'] / 1e6:.1f} MB, KL {p['kl']:.3f}, by {q['name']}, "
                       f"{q['weight_bytes'] / p['weight_bytes'] - 1:+.0%} bytes, KL {q['kl']:.3f}")
-                n_violations += not kind
+                n_wrong += not kind
         tested = [p for p in front if FROM_BITS <= p["bpw"] <= TO_BITS]
         print(f"\n{model}: {len(tested)} points of ours between {FROM_BITS} and {TO_BITS} bpw held against {len(fair)} of llama.cpp")
+        n_wrong += not (tested and fair)
+        references = {who: [r["ppl_ref"] for r in rows if r["model"] == model and r["who"] == who] for who in ("subbyte", "llama.cpp")}
+        if all(references.values()):
+            mine, peer = (sum(v) / len(v) for v in references.values())
+            print(f"{model}: perplexity of the reference {mine:.4f} here, {peer:.4f} in llama.cpp: {mine / peer - 1:+.2%}")
+            n_wrong += abs(mine / peer - 1) > SAME_PERPLEXITY
     if a.json:
         a.json.write_text(json.dumps(points, indent=1) + "\n")
     if a.svg:
         a.svg.write_text(picture(points))
-    return 1 if n_violations else 0
+    return 1 if n_wrong else 0
 
 
 if __name__ == "__main__":
