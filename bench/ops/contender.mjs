@@ -49,11 +49,19 @@ async function instantiate(bytes) {
   };
 }
 
+/** WebAssembly has no clock of its thread's: what the process took meanwhile, for each run. */
+async function timed(cpuMs, answering) {
+  const before = cpuMs();
+  const answer = await answering();
+  return answer.runs ? { ...answer, cpu_ms: (cpuMs() - before) / answer.runs } : answer;
+}
+
 async function node(file) {
   // Node 20 has relaxed SIMD behind a flag, which may be set as long as nothing has been compiled.
   if (Number(process.versions.node.split('.')[0]) < 22) setFlagsFromString('--experimental-wasm-relaxed-simd');
   const ask = await instantiate(readFileSync(file));
-  return { ask: async (request) => parsed(ask(request)), close: async () => {} };
+  const cpuMs = () => (process.cpuUsage().user + process.cpuUsage().system) / 1e3;
+  return { ask: (request) => timed(cpuMs, async () => parsed(ask(request))), close: async () => {} };
 }
 
 async function inBrowser(name, file) {
@@ -66,9 +74,16 @@ async function inBrowser(name, file) {
   await browser.evaluate(`(async () => {
     window.ask = await (${instantiate})(await (await fetch('/ops_bench.wasm')).arrayBuffer());
   })()`);
+  const ask = async (request) => parsed(await browser.evaluate((line) => window.ask(line), request));
+  let renderer;
+  if (name === 'chromium') {
+    const { thread_cpu_ms, watch_renderer } = await import('../peers/browser.mjs');
+    renderer = { ...watch_renderer(String(browser.page.browser().process().pid)), thread_cpu_ms };
+  }
   return {
-    ask: async (request) => parsed(await browser.evaluate((line) => window.ask(line), request)),
+    ask: (request) => (renderer ? timed(() => renderer.thread_cpu_ms(renderer.pid()), () => ask(request)) : ask(request)),
     async close() {
+      renderer?.stop();
       await browser.close();
       await server.close();
     },

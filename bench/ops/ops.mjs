@@ -13,7 +13,7 @@ const usage = `usage: ops.mjs FOLDER [options]      times the op cases of a buil
   --host ${hosts.join('|')}   where a WebAssembly build runs; default chromium
   --threads N        native only; default 1
   --samples N        default 7
-  --ms N             of a sample, at least; default 30
+  --ms N             of a sample, at least; default 50
   --json FILE        rows {op, case, threads, host, isa, unit, median, min, max, share_of_peak, nmse, allowed}`;
 
 let values;
@@ -23,7 +23,7 @@ try {
     allowPositionals: true,
     options: {
       op: { type: 'string' }, case: { type: 'string', multiple: true }, host: { type: 'string' }, threads: { type: 'string', default: '1' },
-      samples: { type: 'string', default: '7' }, ms: { type: 'string', default: '30' }, json: { type: 'string' },
+      samples: { type: 'string', default: '7' }, ms: { type: 'string', default: '50' }, json: { type: 'string' },
     },
   }));
 } catch (error) {
@@ -39,7 +39,7 @@ const threads = Number(values.threads);
 const round = (x) => Number(x.toPrecision(4));
 const summed = (samples) => ({ median: round(median(samples)), min: round(Math.min(...samples)), max: round(Math.max(...samples)) });
 
-/** Natively one thread is timed by its own clock, because the machine may be shared; all else by the wall's. */
+/** One thread is timed by its process's CPU time where the host tells it, because the machine may be shared; all else by the wall. */
 const msOf = (answer) => (threads === 1 && answer.cpu_ms > 0 ? answer.cpu_ms : answer.ms);
 
 /** What a sample says: weights (one token) or multiply-adds (more) a second, in 10⁹, and how much of the machine's best that is. */
@@ -60,6 +60,10 @@ async function chosen(contender) {
   return list;
 }
 
+/** Prepares, checks and warms up: WebAssembly first runs as a quick translation, and is made fast while it runs. */
+const warm = async (contender, index, host) => {
+  for (let i = 0; i < (host === 'native' ? 1 : 8); i++) await ask(contender, index);
+};
 const ask = (contender, index) => contender.ask(`run ${index} ${threads} ${values.ms}`);
 
 async function times(folder, host) {
@@ -68,11 +72,11 @@ async function times(folder, host) {
   const rows = [];
   try {
     const peak = await contender.ask('probe');
-    console.log(`${host}, ${peak.isa}, ${threads} thread${threads > 1 ? 's' : ''}: reads ${peak.read_gb_s.toFixed(1)} GB/s, dots ${peak.dot_gmac_s.toFixed(0)} GMAC/s (one thread); ${host === 'native' && threads === 1 ? 'CPU' : 'wall'} time`);
+    console.log(`${host}, ${peak.isa}, ${threads} thread${threads > 1 ? 's' : ''}: reads ${peak.read_gb_s.toFixed(1)} GB/s, dots ${peak.dot_gmac_s.toFixed(0)} GMAC/s (one thread); ${threads === 1 && ['native', 'node', 'chromium'].includes(host) ? 'CPU' : 'wall'} time`);
     for (const [index, test] of await chosen(contender)) {
       const rates = [];
       try {
-        await ask(contender, index); // prepares, checks, warms up
+        await warm(contender, index, host);
         for (let i = 0; i < Number(values.samples); i++) rates.push(rate(test, await ask(contender, index), peak));
       } catch (error) {
         failed++;
@@ -93,11 +97,12 @@ async function times(folder, host) {
 }
 
 async function compares(folderA, folderB) {
+  const hosting = [folderA, folderB].map((folder) => values.host ?? hostOf(folder));
   const sides = [];
   const rows = [];
   let failed = 0;
   try {
-    for (const folder of [folderA, folderB]) sides.push(await open(folder, values.host ?? hostOf(folder)));
+    for (const [side, folder] of [folderA, folderB].entries()) sides.push(await open(folder, hosting[side]));
     const lists = [];
     for (const side of sides) lists.push(new Map((await chosen(side)).map(([index, test]) => [`${test.op} ${test.text}`, index])));
     for (const [name, indexA] of lists[0]) {
@@ -105,9 +110,10 @@ async function compares(folderA, folderB) {
       if (indexB === undefined) continue;
       const ms = [[], []];
       try {
-        for (let i = 0; i <= Number(values.samples); i++) {
+        for (const [side, index] of [indexA, indexB].entries()) await warm(sides[side], index, hosting[side]);
+        for (let i = 0; i < Number(values.samples); i++) {
           const took = [msOf(await ask(sides[0], indexA)), msOf(await ask(sides[1], indexB))];
-          if (i > 0) took.forEach((t, side) => ms[side].push(t)); // the first prepares and warms up
+          took.forEach((t, side) => ms[side].push(t));
         }
       } catch (error) {
         failed++;

@@ -151,14 +151,14 @@ std::string probe() {
   if (std::string_view(kernel_tables().front()->isa) == name::kProbe.isa) here = &name::kProbe;
   SB_PROBES(SB_FIND_PROBE)
   if (!here) return refusal("no probe for this instruction set");
-  constexpr int64_t kBytes = int64_t(128) << 20;  // beyond the caches of one core
+  constexpr int64_t kBytes = int64_t(64) << 20;  // beyond the caches of one core
   auto block = Block::take(Tag::kScratch, kBytes);
   if (!block) return refusal("no memory for the probe");
   std::fill(block->bytes().begin(), block->bytes().end(), std::byte(1));  // untouched pages would all be one
   [[maybe_unused]] static volatile uint32_t sink;
   auto best = [](double amount, auto once) {  // per millisecond
     double most = 0;
-    for (int i = 0; i < 7; ++i) {
+    for (int i = 0; i < 40; ++i) {
       const double cpu_began = cpu_now_ms(), began = host_now_ms();
       once();
       const double took = host_now_ms() - began, cpu_took = cpu_now_ms() - cpu_began;
@@ -167,7 +167,7 @@ std::string probe() {
     return most;
   };
   const double bytes = best(double(kBytes), [&] { sink = here->read(block->data(), kBytes); });
-  constexpr int64_t kRounds = 10'000'000;
+  constexpr int64_t kRounds = 1'000'000;
   const double macs = best(double(kRounds * here->macs_per_dot), [&] { sink = uint32_t(here->dot(kRounds)); });
   return text("{\"isa\": \"%s\", \"read_gb_s\": %.3f, \"dot_gmac_s\": %.3f}", here->isa, bytes / 1e6, macs / 1e6);
 }

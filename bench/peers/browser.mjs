@@ -67,7 +67,7 @@ function anonymous_mib(pid) {
 }
 
 /** Watches the renderer that holds the page: of all renderers (Chromium keeps a spare), the one with the most memory. */
-function watch_renderer(browser_pid) {
+export function watch_renderer(browser_pid) {
   let renderers = [], tick = 0, peak_mib = 0;
   const look = () => { renderers = descendants(browser_pid).filter((p) => read(`/proc/${p}/cmdline`).includes('--type=renderer')); };
   const sample = () => {
@@ -84,7 +84,7 @@ function watch_renderer(browser_pid) {
 }
 
 /** CPU time of a process's threads in ms. A thread that has ended takes its time with it: hold thread pools open while you measure. */
-function thread_cpu_ms(pid) {
+export function thread_cpu_ms(pid) {
   let ns = 0;
   try {
     for (const task of fs.readdirSync(`/proc/${pid}/task`)) ns += Number(read(`/proc/${pid}/task/${task}/schedstat`).split(' ')[0]);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -34,7 +35,72 @@ constexpr PlaneFormat kFormats[] = {
      {4, 3, {{{0.5702f, 0.4329f, -0.2155f, -0.3209f}, {-0.0522f, 0.2784f, -0.0712f, 0.0492f}, {0.3438f, -0.2495f, -0.1512f, 0.5329f}}}}},
 };
 
+/// Word j of a row's plane, as a file has it.
+uint32_t plane_word(const PlaneMatrix& m, const PlaneSet& s, int64_t row, int p, int64_t j) {
+  const int64_t n_words = m.words_per_row();
+  if (s.order == PlaneOrder::kRows) return s.words[(row * s.code.n_planes + p) * n_words + j];
+  const uint8_t* at = reinterpret_cast<const uint8_t*>(s.words) + plane_block_byte(row) +
+                      ((row / kPlaneBlockRows * s.code.n_planes + p) * n_words + j) * 8 * 16;
+  uint32_t word = 0;
+  // Times 1 + 2^7 + 2^14 + 2^21: bit b of the nibble comes to bit 8b.
+  for (int i = 0; i < 8; ++i) word |= ((uint32_t(at[16 * i] >> plane_block_shift(row) & 15) * 0x204081u) & 0x01010101u) << i;
+  return word;
+}
+
+typedef uint32_t U32x4 __attribute__((vector_size(16)));
+
+/// Swaps two bits of the positions that bits have in a word: what was at …1…0… goes to …0…1….
+template <int kHigh, int kLow>
+inline U32x4 swap_places(U32x4 v) {
+  constexpr uint32_t kMask = [] {
+    uint32_t mask = 0;
+    for (uint32_t i = 0; i < 32; ++i) mask |= uint32_t((i >> kLow & 1) && !(i >> kHigh & 1)) << i;
+    return mask;
+  }();
+  constexpr int kDistance = (1 << kHigh) - (1 << kLow);
+  const U32x4 t = ((v >> kDistance) ^ v) & kMask;
+  return v ^ t ^ (t << kDistance);
+}
+/// Bit 8b + i to 4i + b: nibble i holds inputs 4i … 4i + 3.
+inline U32x4 to_nibbles(U32x4 v) { return swap_places<1, 0>(swap_places<2, 0>(swap_places<3, 1>(swap_places<4, 2>(v)))); }
+
 }  // namespace
+
+void pack_plane_block(const uint32_t* words, int n_planes, int64_t words_per_row, int64_t block, uint8_t* to) {
+  constexpr int64_t kHalf = kPlaneBlockRows / 2;
+  const uint32_t* rows = words + block * kPlaneBlockRows * n_planes * words_per_row;
+  for (int p = 0; p < n_planes; ++p) {
+    for (int64_t j = 0; j < words_per_row; ++j, to += 8 * 16) {
+      uint32_t nibbles[kPlaneBlockRows];
+      for (int64_t r = 0; r < kPlaneBlockRows; ++r) nibbles[r] = rows[(r * n_planes + p) * words_per_row + j];
+      for (int64_t r = 0; r < kHalf; r += 4) {
+        U32x4 low, high;
+        std::memcpy(&low, nibbles + r, sizeof low);
+        std::memcpy(&high, nibbles + kHalf + r, sizeof high);
+        low = to_nibbles(low);
+        high = to_nibbles(high);
+        // Byte y of `even` is group 2y of both rows, of `odd` group 2y + 1.
+        const U32x4 even = (low & 0x0f0f0f0fu) | (high & 0x0f0f0f0fu) << 4, odd = (low >> 4 & 0x0f0f0f0fu) | (high & 0xf0f0f0f0u);
+        for (int64_t lane = 0; lane < 4; ++lane) {
+          uint8_t* at = to + plane_block_byte(r + lane);
+          for (int y = 0; y < 4; ++y) {
+            at[32 * y] = uint8_t(even[lane] >> (8 * y));
+            at[32 * y + 16] = uint8_t(odd[lane] >> (8 * y));
+          }
+        }
+      }
+    }
+  }
+}
+
+void pack_plane_blocks(uint32_t* words, int64_t n_rows, int n_planes, int64_t words_per_row) {
+  const int64_t block_words = kPlaneBlockRows * n_planes * words_per_row;
+  std::vector<uint8_t> block(size_t(block_words) * 4);
+  for (int64_t i = 0; i < n_rows / kPlaneBlockRows; ++i) {
+    pack_plane_block(words, n_planes, words_per_row, i, block.data());
+    std::memcpy(words + i * block_words, block.data(), block.size());
+  }
+}
 
 std::span<const PlaneFormat> plane_formats() { return kFormats; }
 
@@ -96,10 +162,9 @@ void decode_plane_values(const PlaneMatrix& m, int set, int64_t r, float* to) {
     const int64_t row = begin + ((r - begin - q) % m.segment + m.segment) % m.segment;
     for (int p = 0; p < s.code.n_planes; ++p) {
       const float tap = s.code.filter[size_t(q)][size_t(p)];
-      const uint32_t* words = s.words + (row * s.code.n_planes + p) * m.words_per_row();
       for (int64_t j = 0; j < m.words_per_row(); ++j) {
         // Four bytes hold the bits of inputs b = 0 … 3; shifting all at once walks i.
-        const uint32_t word = words[j];
+        const uint32_t word = plane_word(m, s, row, p, j);
         float* at = to + 32 * j;
         for (int i = 0; i < 8; ++i) {
           for (int b = 0; b < 4; ++b) at[4 * i + b] += (word >> (8 * b + i) & 1) ? tap : -tap;

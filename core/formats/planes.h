@@ -35,6 +35,12 @@ const PlaneFormat* plane_format(std::string_view name);
 /// plain and coded differ by their taps: "coded" + planes.
 std::string plane_format_name(const PlaneCode& code);
 
+/// How a set's bits lie in memory; the bytes are as many.
+enum class PlaneOrder : uint8_t {
+  kRows,    // as in a file: words [N, P, K/32]; bit 8b+i of word j is input 32j + 4i + b, 1 = +1
+  kBlocks,  // for table lookup: [N/32][P][K/4] × 16 bytes of 32 rows × 4 inputs; see plane_block_byte
+};
+
 /// sv: halves as the quantiser writes them, or floats where an imported model's scales are no halves. Owns nothing.
 struct RowScales {
   const uint16_t* halves = nullptr;  // f16 [N]
@@ -49,9 +55,10 @@ struct RowScales {
 /// One set of planes. Owns nothing.
 struct PlaneSet {
   PlaneCode code;
-  const uint32_t* words = nullptr;         // [N, P, K/32]; bit 8b+i of word j is input 32j + 4i + b, 1 = +1
+  const uint32_t* words = nullptr;         // in `order`
   RowScales row_scale;                     // sv [N]
   const uint16_t* column_scale = nullptr;  // c, f16 [K]; null: all 1
+  PlaneOrder order = PlaneOrder::kRows;
 };
 
 /// A matrix of N outputs and K inputs, both padded as stored. Owns nothing.
@@ -76,6 +83,16 @@ inline int64_t plane_columns(int64_t k) { return (k + 31) / 32 * 32; }
 int plane_hadamard(int64_t k);
 /// Bytes of one set of an [n, k] matrix: planes, sv and c; without su.
 uint64_t plane_set_bytes(int n_planes, int64_t n, int64_t k);
+
+inline constexpr int64_t kPlaneBlockRows = 32;
+/// Where row r of a block has its nibble in the 16 bytes of 4 inputs: bit b of it is input b. Rows 0–7 and 8–15 (low nibbles), 16–23 and
+/// 24–31 (high) alternate, so that sums in 16-bit lanes come out as runs of eight rows.
+constexpr int plane_block_byte(int64_t r) { return int(r % 8 * 2 + r % 16 / 8); }
+constexpr int plane_block_shift(int64_t r) { return int(r % 32 / 16 * 4); }
+/// One block of a set in rows' order to blocks' order: rows 32·block … of P planes. to: bytes [P][K/4][16]
+void pack_plane_block(const uint32_t* words, int n_planes, int64_t words_per_row, int64_t block, uint8_t* to);
+/// A whole set from rows' order to blocks' order, in place. n_rows is a multiple of 32.
+void pack_plane_blocks(uint32_t* words, int64_t n_rows, int n_planes, int64_t words_per_row);
 
 /// Position of input k's bit in its word.
 constexpr int plane_bit(int64_t k) { return int(8 * (k % 4) + (k % 32) / 4); }

@@ -249,7 +249,9 @@ Status convert_ternary(const ForeignScheme& scheme, WeightStore& weights, const 
         }
       }
     }
+    pack_plane_blocks(words, m.n_rows, 2, m.words_per_row());
     m.sets[0].words = words;
+    m.sets[0].order = PlaneOrder::kBlocks;
     m.sets[0].row_scale = reinterpret_cast<const uint16_t*>(ones.data());
   }
   packed->block = Block();

@@ -97,7 +97,7 @@ const T* claim(WeightStore& weights, const std::string& matrix, const std::strin
   return reinterpret_cast<const T*>(tensor->block.data());
 }
 
-/// Of arrays that are checked.
+/// Of arrays that are checked. The planes come into the order that the kernels want, in place.
 PlaneSet claim_set(WeightStore& weights, const std::string& matrix, const std::string& name) {
   PlaneSet set;
   const Shape filter = weights.find(name + ".filter")->shape;
@@ -108,6 +108,11 @@ PlaneSet claim_set(WeightStore& weights, const std::string& matrix, const std::s
     for (int p = 0; p < set.code.n_planes; ++p) set.code.filter[size_t(q)][size_t(p)] = *taps++;
   }
   set.words = claim<uint32_t>(weights, matrix, name + ".planes");
+  set.order = PlaneOrder::kBlocks;
+  WeightTensor& planes = *weights.find(name + ".planes");
+  if (planes.block.size()) {  // a load of shapes has none
+    pack_plane_blocks(reinterpret_cast<uint32_t*>(planes.block.data()), planes.shape[0], set.code.n_planes, planes.shape[2]);
+  }
   if (weights.find(name + ".sv")->dtype == Dtype::kF32) {
     set.row_scale = claim<float>(weights, matrix, name + ".sv");
   } else {

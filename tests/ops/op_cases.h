@@ -26,7 +26,10 @@ class Sources {
   Ref w(Dtype dtype, int64_t n, int64_t k);
   /// Rows first_row … first_row + n − 1 of an [n + first_row, k] matrix of sign planes: random bits, `refine` the code of a second set or
   /// "".
-  Ref planes(const char* format, const char* refine, int64_t n, int64_t k, int64_t first_row = 0);
+  Ref planes(const char* format, const char* refine, int64_t n, int64_t k, int64_t first_row, PlaneOrder order);
+  /// A matrix of sign planes and an activation that make a sum of `k` products as large as it can be: all of 1e4, rows of one sign, no
+  /// rotation.
+  std::pair<Ref, Ref> largest_planes(const char* format, int64_t n, int64_t k);
   /// A vector [n] around `mean`.
   Ref v(int64_t n, float mean = 1);
   /// What was in the cache before: fills `kv` up to `position` with normal numbers.

@@ -3,6 +3,8 @@
 
 #include <chrono>
 #include <cmath>
+#include <functional>
+#include <limits>
 
 #include "device/cpu/cpu_device.h"
 #include "device/cpu/kernel.h"
@@ -66,6 +68,41 @@ INSTANTIATE_TEST_SUITE_P(Cpu, Ops, testing::ValuesIn(isas()), [](const auto& inf
 
 TEST(Ops, AnswerDoesNotDependOnThreads) {
   for (const OpCase& c : op_cases()) { EXPECT_EQ(run_case(c, "auto", 1, 7), run_case(c, "auto", 3, 7)) << c.op << " " << c.text; }
+}
+
+// A number that is none makes every output of its token one that is none, whatever the type packs it into, and leaves the others alone.
+TEST_P(Ops, NotANumberStaysVisible) {
+  constexpr int64_t kWidth = 512, kRows = 64;
+  using Weight = std::function<Ref(Sources&)>;
+  std::vector<std::pair<std::string, Weight>> weights;
+  for (const PlaneFormat& format : plane_formats())
+    weights.emplace_back(format.name, [&](Sources& s) { return s.planes(format.name, "", kRows, kWidth, 0, PlaneOrder::kBlocks); });
+  for (size_t d = 0; d < kDtypeCount; ++d) {
+    const Dtype dtype = Dtype(d);
+    if (dtype == Dtype::kI32 || dtype == Dtype::kU8 || dtype == Dtype::kPlanes) continue;
+    weights.emplace_back(dtype_name(dtype), [=](Sources& s) { return s.w(dtype, kRows, kWidth); });
+  }
+  for (const auto& [name, weight] : weights) {
+    for (const int64_t n_tokens : {1, 2, 5}) {
+      for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
+        auto device = make_cpu_device({1, GetParam()});
+        ASSERT_TRUE(device);
+        auto plan = std::make_unique<Plan>(n_tokens);
+        Sources sources(*plan, 3);
+        plan->output("y", matmul(*plan, plan->input("x", kWidth), weight(sources)));
+        auto program = (*device)->compile(std::move(plan));
+        ASSERT_TRUE(program);
+        std::vector<float> x(size_t(n_tokens * kWidth), 0.5f);
+        x[size_t((n_tokens - 1) * kWidth + 301)] = bad;
+        ASSERT_TRUE((*device)->fill(**program, "x", x));
+        ASSERT_TRUE((*device)->submit(**program, {{}, 0, nullptr}));
+        const std::span<float> y = (*program)->output("y");
+        for (int64_t i = 0; i < n_tokens * kRows; ++i)
+          ASSERT_EQ(std::isfinite(y[size_t(i)]), i < (n_tokens - 1) * kRows)
+              << name << ", " << n_tokens << " tokens, " << bad << ", output " << i;
+      }
+    }
+  }
 }
 
 TEST(Ops, UnknownInstructionSetIsNamed) {

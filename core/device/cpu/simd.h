@@ -35,7 +35,10 @@ typedef int32_t I32 __attribute__((vector_size(4 * kLanes)));
 typedef uint32_t U32 __attribute__((vector_size(4 * kLanes)));
 typedef int16_t I16 __attribute__((vector_size(4 * kLanes)));       // 2 · kLanes
 typedef uint16_t U16half __attribute__((vector_size(2 * kLanes)));  // kLanes
+typedef uint16_t U16 __attribute__((vector_size(4 * kLanes)));      // 2 · kLanes
+typedef uint8_t U8 __attribute__((vector_size(4 * kLanes)));        // 4 · kLanes
 typedef int8_t I8lanes __attribute__((vector_size(kLanes)));        // kLanes
+typedef uint8_t U8lanes __attribute__((vector_size(kLanes)));       // kLanes
 typedef int8_t I8x16 __attribute__((vector_size(16)));
 typedef float F32x4 __attribute__((vector_size(16)));
 typedef uint8_t U8x16 __attribute__((vector_size(16)));
@@ -111,6 +114,23 @@ inline I32 dot(I16 a, I16 b, I32 acc) {
   int32x4_t low = vmull_s16(vget_low_s16(int16x8_t(a)), vget_low_s16(int16x8_t(b)));
   int32x4_t high = vmull_high_s16(int16x8_t(a), int16x8_t(b));
   return acc + I32(vpaddq_s32(low, high));
+#endif
+}
+
+/// In each 16 bytes: table[index[i]]. Indices are 0 … 15.
+inline U8 lookup(U8 table, U8 index) {
+#if defined(__wasm_relaxed_simd__)
+  return U8(wasm_i8x16_relaxed_swizzle(v128_t(table), v128_t(index)));
+#elif defined(__wasm_simd128__)
+  return U8(wasm_i8x16_swizzle(v128_t(table), v128_t(index)));
+#elif defined(__AVX512BW__)
+  return U8(_mm512_shuffle_epi8(__m512i(table), __m512i(index)));
+#elif defined(__AVX2__)
+  return U8(_mm256_shuffle_epi8(__m256i(table), __m256i(index)));
+#elif defined(__SSSE3__)
+  return U8(_mm_shuffle_epi8(__m128i(table), __m128i(index)));
+#elif defined(__ARM_NEON)
+  return U8(vqtbl1q_u8(uint8x16_t(table), uint8x16_t(index)));
 #endif
 }
 

@@ -169,11 +169,9 @@ struct MatmulRow {
 };
 template <Dtype D>
 constexpr MatmulRow matmul_row() {
-  if constexpr (D == Dtype::kPlanes) {
-    return {{few_planes<1>, few_planes<2>, few_planes<3>}, unpack_planes};
-  } else if constexpr (dtype_row(D).block > 1) {
+  if constexpr (dtype_row(D).block > 1) {
     return {{few_tokens<D, 1>, few_tokens<D, 2>, few_tokens<D, 3>}, unpack_rows<unpack<D>>};
-  } else if constexpr (D != Dtype::kI32 && D != Dtype::kU8) {
+  } else if constexpr (D != Dtype::kI32 && D != Dtype::kU8 && D != Dtype::kPlanes) {
     return {{few_tokens_plain<1>, few_tokens_plain<2>, few_tokens_plain<3>}, unpack_rows<unpack_plain<D>>};
   } else {
     return {};
@@ -187,6 +185,7 @@ inline constexpr MatmulRow kMatmulRows[] = {
 };
 
 inline void matmul(const Step& step, const Scalars&, const Worker& worker) {
+  if (step.views.in[1].planes) return planes_matmul(step, worker);
   const MatmulRow& row = kMatmulRows[size_t(step.views.in[1].dtype)];
   const int64_t n_tokens = step.views.in[0].shape[0];
   if (n_tokens <= kFewTokens) {
@@ -197,16 +196,15 @@ inline void matmul(const Step& step, const Scalars&, const Worker& worker) {
 }
 
 inline int64_t packed_bytes(const TensorView& weight, int64_t n_tokens, int64_t k) {
-  if (n_tokens > kFewTokens) return panel_floats(n_tokens, weight.planes ? weight.planes->n_columns : k) * 4;
-  if (weight.planes) return n_tokens * weight.planes->max_sets * PackedRow::n_bytes(weight.planes->n_columns);
+  if (weight.planes) return packed_plane_bytes(*weight.planes, n_tokens);
+  if (n_tokens > kFewTokens) return panel_floats(n_tokens, k) * 4;
   return dtype_row(weight.dtype).block > 1 ? n_tokens * PackedRow::n_bytes(k) : 0;
 }
 
 inline void pack(const Step& step, const Scalars&, const Worker& worker) {
   const TensorView& x = step.views.in[0];
-  const bool is_few = x.shape[0] <= kFewTokens;
-  if (step.views.in[1].planes) return is_few ? pack_planes_few(step, worker) : pack_planes_many(step, worker);
-  if (!is_few) return pack_panels(step, worker);
+  if (step.views.in[1].planes) return pack_planes(step, worker);
+  if (x.shape[0] > kFewTokens) return pack_panels(step, worker);
   const int64_t k = x.shape[1];
   int64_t begin, end;  // over all rows' groups
   worker.share(x.shape[0] * (k / 32), 8, begin, end);

@@ -3,10 +3,11 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "device/cpu/kernel.h"
 #include "device/cpu/simd.h"
-#include "formats/planes.h"
 
 namespace sb::SB_ISA {
 
@@ -51,7 +52,7 @@ template <class Unpack>
 inline void many_tokens(const Step& step, const Worker& worker, Unpack unpack_tile) {
   const TensorView& w = step.views.in[1];
   const MutableTensorView& out = step.views.out;
-  const int64_t n_tokens = out.shape[0], k = w.planes ? w.planes->n_columns : w.shape[1];
+  const int64_t n_tokens = out.shape[0], k = w.shape[1];
   const int64_t width = panel_width(n_tokens), n_panels = (n_tokens + width - 1) / width, stride = n_panels * width;
   const float* panels = reinterpret_cast<const float*>(step.packed);
   ManyScratch s;
@@ -101,7 +102,7 @@ inline void pack_panels(const Step& step, const Worker& worker) {
   }
 }
 
-/// 32 of x to 16-bit integers with one scale: group g of a packed row.
+/// 32 of x to 16-bit integers with one scale: group g of a packed row. What is no number among them makes the scale one that is none.
 inline void pack_group(const float* from, const PackedRow& row, int64_t g) {
   F32 largest{};
   F32 halves[2] = {};
@@ -112,7 +113,8 @@ inline void pack_group(const float* from, const PackedRow& row, int64_t g) {
   }
   const float top = highest(largest), inverse = top > 0 ? 32767.0f / top : 0.0f;
   const float first = sum(halves[0]), second = sum(halves[1]);
-  const_cast<float*>(row.scale_sum)[2 * g] = top / 32767.0f;
+  const bool is_finite = std::abs(first + second) <= std::numeric_limits<float>::max();
+  const_cast<float*>(row.scale_sum)[2 * g] = is_finite ? top / 32767.0f : std::numeric_limits<float>::quiet_NaN();
   const_cast<float*>(row.scale_sum)[2 * g + 1] = first + second;
   const_cast<float*>(row.half_sums)[2 * g] = first;
   const_cast<float*>(row.half_sums)[2 * g + 1] = second;

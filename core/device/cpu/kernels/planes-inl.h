@@ -1,33 +1,41 @@
-// Sign planes (formats/planes.h) on the CPU. Few tokens: one-bit products of the rotated input in 16 bits with each plane's signs as bytes,
-// then the filter. Many tokens: a tile of V is unpacked to floats, scaled, and met with the rotated panels.
+// Sign planes (formats/planes.h) on the CPU, by table lookup: four inputs make a table of their 16 signed sums in 8 bits, and a nibble of a
+// plane looks up what 4 weights of a row contribute. Lanes are rows; the filter over rows follows in float32.
+//
+// 8 bits: an entry is off by at most 1/254 of the largest sum of four in 256 inputs, whose sizes the rotation has evened out. That is
+// 5e-5 of the answer's power, where coded4 itself has lost 5e-3. 16-bit entries (two tables) cost 1.4 times the time.
 #pragma once
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
-#include "device/cpu/kernels/panels-inl.h"
+#include "device/cpu/kernel.h"
+#include "device/cpu/simd.h"
 #include "formats/planes.h"
 
 namespace sb::SB_ISA {
 
-/// Lane l of a vector that begins at input 32j + first: how far left its bit must go to become the sign bit of a float.
-template <int kFirst>
-inline U32 sign_shifts() {
-  return []<int... kL>(std::integer_sequence<int, kL...>) {
-    return U32{uint32_t(31 - plane_bit(kFirst + kL))...};
-  }(std::make_integer_sequence<int, kLanes>());
-}
-/// −0.0 in lanes whose bit is 0 (S = −1), 0.0 elsewhere: x ⊕ that is S · x.
+/// Inputs that share a scale. Their 64 entries of at most 255 add up in 16 bits without a sign: 16,320.
+inline constexpr int64_t kTableInputs = 256;
+
+/// A token's tables for one set of planes.
+struct PlaneTables {
+  uint8_t* entries;  // [K/4][16]: round(sum / scale) + 128; entry e has +x_b where bit b of e is set, −x_b elsewhere
+  float* scales;     // [K / kTableInputs, rounded up]
+  static int64_t n_bytes(int64_t k) { return (4 * k + 4 * ((k + kTableInputs - 1) / kTableInputs) + 63) / 64 * 64; }
+  static PlaneTables at(std::byte* base, int64_t row, int64_t k) {
+    std::byte* p = base + row * n_bytes(k);
+    return {reinterpret_cast<uint8_t*>(p), reinterpret_cast<float*>(p + 4 * k)};
+  }
+};
+
+/// −0.0 in lanes whose bit is 0 (S = −1), 0.0 elsewhere: x ⊕ that is S · x. Lane l is input 32j + first + l.
 template <int kFirst>
 inline U32 minus_where_zero(uint32_t word) {
-  const U32 all = U32{} + word;
-#if defined(__AVX2__)
-  const U32 top = all << sign_shifts<kFirst>();
-#else
-  // Without shifts a lane of its own, a product with a power of two does it.
-  const U32 top = []<int... kL>(U32 v, std::integer_sequence<int, kL...>) { return v * U32{(1u << (31 - plane_bit(kFirst + kL)))...}; }(
-                      all, std::make_integer_sequence<int, kLanes>());
-#endif
-  return ~top & 0x80000000u;
+  const U32 bits = []<int... kL>(std::integer_sequence<int, kL...>) {
+    return U32{1u << plane_bit(kFirst + kL)...};
+  }(std::make_integer_sequence<int, kLanes>());
+  return U32(((U32{} + word) & bits) == 0) & 0x80000000u;
 }
 /// Calls f(first input, mask) for the 32 inputs of a word, a vector at a time.
 template <class F>
@@ -77,95 +85,162 @@ inline void rotate_block(const PlaneMatrix& m, const float* x, int64_t k, int64_
 }
 inline int rotation_block(const PlaneMatrix& m) { return m.hadamard ? m.hadamard : 32; }
 
-/// x̃ = c ⊙ Had(su ⊙ x) in 16 bits, per token base then refinement.
-inline void pack_planes_few(const Step& step, const Worker& worker) {
+/// Vectors that hold the 16 entries of a table: lane l of vector v is entry kEntryVectors·l + v, so that shifts bring the bytes together.
+inline constexpr int kEntryVectors = 16 / kLanes;
+
+/// +1 in lanes whose entry has bit b, −1 elsewhere.
+template <int kBit, int kVector>
+inline F32 entry_signs() {
+  return []<int... kL>(std::integer_sequence<int, kL...>) {
+    return F32{((kEntryVectors * kL + kVector) >> kBit & 1 ? 1.0f : -1.0f)...};
+  }(std::make_integer_sequence<int, kLanes>());
+}
+/// The 16 entries of four inputs that are already in units of the scale.
+inline void fill_table(const float* x, uint8_t* to) {
+  U32 bytes{};
+  [&]<int... kV>(std::integer_sequence<int, kV...>) {
+    auto fill = [&]<int kVector>(std::integral_constant<int, kVector>) {
+      F32 sum = splat(x[0]) * entry_signs<0, kVector>();
+      sum += splat(x[1]) * entry_signs<1, kVector>();
+      sum += splat(x[2]) * entry_signs<2, kVector>();
+      sum += splat(x[3]) * entry_signs<3, kVector>();
+      // 1.5·2^23 leaves the nearest integer in the low bits, as in exp.
+      bytes |= ((U32(sum + 12582912.0f) & 255) ^ 128) << (8 * kVector);
+    };
+    (fill(std::integral_constant<int, kV>()), ...);
+  }(std::make_integer_sequence<int, kEntryVectors>());
+#if defined(__AVX512F__)
+  store(to, __builtin_convertvector(bytes, U8lanes));
+#elif defined(__AVX2__)
+  store(to, __builtin_convertvector(bytes, U16half));
+#else
+  store(to, bytes);
+#endif
+}
+/// The tables of n inputs (a multiple of 32, at most kTableInputs), and their scale. Not a number among the inputs makes it the scale.
+inline void fill_tables(float* x, int64_t n, uint8_t* to, float& scale) {
+  F32 total{};
+  for (int64_t j = 0; j < n; j += kLanes) total += abs(load<F32>(x + j));
+  float largest = 0;
+  for (int64_t j = 0; j < n; j += 4) {
+    const float four = (std::abs(x[j]) + std::abs(x[j + 1])) + (std::abs(x[j + 2]) + std::abs(x[j + 3]));
+    largest = four > largest ? four : largest;
+  }
+  const bool is_finite = sum(total) <= std::numeric_limits<float>::max();
+  const bool is_zero = !(largest > 1e-30f);  // its inverse could be infinite
+  scale = !is_finite ? std::numeric_limits<float>::quiet_NaN() : is_zero ? 0 : largest / 127.0f;
+  const float inverse = !is_finite || is_zero ? 0 : 127.0f / largest;
+  for (int64_t j = 0; j < n; j += kLanes) store(x + j, load<F32>(x + j) * inverse);
+  for (int64_t j = 0; j < n; j += 4) fill_table(x + j, to + 4 * j);
+}
+
+/// The tables of c ⊙ Had(su ⊙ x), per token base then refinement.
+inline void pack_planes(const Step& step, const Worker& worker) {
   const TensorView& x = step.views.in[0];
   const PlaneMatrix& m = *step.views.in[1].planes;
   const int block = rotation_block(m);
-  const int64_t n_blocks = m.n_columns / block;
-  alignas(64) float rotated[128], scaled[128];
-  for (int64_t i = worker.thread; i < x.shape[0] * n_blocks; i += worker.n_threads) {
-    const int64_t t = i / n_blocks, first = i % n_blocks * block;
-    rotate_block(m, x.row<float>(t), x.shape[1], first, block, rotated);
+  const int64_t n_parts = (m.n_columns + kTableInputs - 1) / kTableInputs;
+  alignas(64) float rotated[kTableInputs], scaled[kTableInputs];
+  for (int64_t i = worker.thread; i < x.shape[0] * n_parts; i += worker.n_threads) {
+    const int64_t t = i / n_parts, part = i % n_parts, first = part * kTableInputs, n = std::min(kTableInputs, m.n_columns - first);
+    for (int64_t j = 0; j < n; j += block) rotate_block(m, x.row<float>(t), x.shape[1], first + j, block, rotated + j);
     for (int set = 0; set < m.n_sets; ++set) {
       const uint16_t* c = m.sets[set].column_scale;
-      for (int j = 0; j < block; j += kLanes)
+      for (int64_t j = 0; j < n; j += kLanes)
         store(scaled + j, c ? load<F32>(rotated + j) * load_half(c + first + j) : load<F32>(rotated + j));
-      const PackedRow row = PackedRow::at(step.packed, t * m.n_sets + set, m.n_columns);
-      for (int g = 0; g < block / 32; ++g) pack_group(scaled + 32 * g, row, first / 32 + g);
+      const PlaneTables tables = PlaneTables::at(step.packed, t * m.n_sets + set, m.n_columns);
+      fill_tables(scaled, n, tables.entries + 4 * first, tables.scales[part]);
     }
   }
 }
+inline int64_t packed_plane_bytes(const PlaneMatrix& m, int64_t n_tokens) {
+  return n_tokens * m.max_sets * PlaneTables::n_bytes(m.n_columns);
+}
 
-/// Had(su ⊙ x) to panels; c goes into the weights, because the sets have their own.
-inline void pack_planes_many(const Step& step, const Worker& worker) {
-  const TensorView& x = step.views.in[0];
-  const PlaneMatrix& m = *step.views.in[1].planes;
-  const int block = rotation_block(m);
-  const int64_t n_blocks = m.n_columns / block, n_tokens = x.shape[0], width = panel_width(n_tokens),
-                n_panels = (n_tokens + width - 1) / width;
-  alignas(64) float rotated[128];
-  for (int64_t i = worker.thread; i < n_panels * n_blocks; i += worker.n_threads) {
-    const int64_t panel = i / n_blocks, first = i % n_blocks * block;
-    float* to = reinterpret_cast<float*>(step.packed) + (panel * m.n_columns + first) * width;
-    for (int64_t lane = 0; lane < width; ++lane) {
-      const int64_t t = panel * width + lane;
-      if (t < n_tokens) {
-        rotate_block(m, x.row<float>(t), x.shape[1], first, block, rotated);
-      } else {
-        std::fill_n(rotated, block, 0.0f);
-      }
-      for (int j = 0; j < block; ++j) to[j * width + lane] = rotated[j];
-    }
+typedef uint16_t U16x8 __attribute__((vector_size(16)));
+typedef int16_t I16x8 __attribute__((vector_size(16)));
+
+/// Lanes of both halves added until eight are left: each 16 bytes of a vector hold other inputs of the same rows.
+inline U16x8 add_segments(U16 v) {
+#if defined(__AVX512F__)
+  typedef uint16_t U16x16 __attribute__((vector_size(32)));
+  const U16x16 half = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15) +
+                      __builtin_shufflevector(v, v, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31);
+#elif defined(__AVX2__)
+  const U16 half = v;
+#endif
+#if defined(__AVX2__)
+  return __builtin_shufflevector(half, half, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(half, half, 8, 9, 10, 11, 12, 13, 14, 15);
+#else
+  return v;
+#endif
+}
+
+/// sums += rows · scale, for 32 rows in four runs of eight.
+inline void add_scaled(const I16x8 (&rows)[4], float scale, F32 (&sums)[32 / kLanes]) {
+  for (int i = 0; i < 32 / kLanes; ++i) {
+#if defined(__AVX512F__)
+    const I32 wide = __builtin_convertvector(
+        __builtin_shufflevector(rows[2 * i], rows[2 * i + 1], 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), I32);
+#elif defined(__AVX2__)
+    const I32 wide = __builtin_convertvector(rows[i], I32);
+#else
+    const I16x8 v = rows[i / 2];
+    const I32 wide = i % 2 ? __builtin_convertvector(__builtin_shufflevector(v, v, 4, 5, 6, 7), I32)
+                           : __builtin_convertvector(__builtin_shufflevector(v, v, 0, 1, 2, 3), I32);
+#endif
+    sums[i] = mul_add(to_f32(wide), splat(scale), sums[i]);
   }
 }
 
-inline float row_scale(const PlaneSet& s, int64_t r) {
-  return s.row_scale.floats ? s.row_scale.floats[r] : half_to_f32(s.row_scale.halves[r]);
-}
+/// Tokens that share the nibbles once they are apart: as many as the registers hold sums of.
+inline constexpr int kPlaneTokens = kLanes == 16 ? 4 : 2;
 
-/// 32 signs as bytes ±1, inputs 0 … 15 and 16 … 31: byte l of the repeated word holds the bits of inputs l mod 4.
-inline void sign_bytes(uint32_t word, I8x16& low, I8x16& high) {
-  typedef uint32_t U32x4 __attribute__((vector_size(16)));
-  const U8x16 bytes = U8x16(U32x4{} + word);
-  const U8x16 first = {1, 1, 1, 1, 2, 2, 2, 2, 4, 4, 4, 4, 8, 8, 8, 8};
-  const U8x16 second = first << 4;
-  low = (I8x16((bytes & first) == first) & 2) - 1;
-  high = (I8x16((bytes & second) == second) & 2) - 1;
-}
+/// Bytes of a plane (and of a table) that the loop takes at once, without a remainder: 32 inputs. Less in WebAssembly, where the compiler
+/// looks all up before it adds, which no register file holds.
+#if defined(__wasm__)
+inline constexpr int64_t kUnrolledBytes = 32;
+#else
+inline constexpr int64_t kUnrolledBytes = 4 * 32;
+#endif
 
-/// z[p][t] = Σ_k S_p[row, k] · x[t][k].
-template <int kPlanes, int kTokens>
-inline void one_bit_products(const uint32_t* words, int64_t words_per_row, const PackedRow* x, float* z) {
-  F32 acc[kPlanes][kTokens] = {};
-  for (int64_t g = 0; g < words_per_row; ++g) {
-    I16 xs[kTokens][Group::kVectors];
-    F32 scale[kTokens];
-    for (int t = 0; t < kTokens; ++t) {
-      for (int i = 0; i < Group::kVectors; ++i) xs[t][i] = load<I16>(x[t].q + g * 32 + i * 2 * kLanes);
-      scale[t] = splat(x[t].scale_sum[2 * g]);
-    }
-    for (int p = 0; p < kPlanes; ++p) {
-      I8x16 low, high;
-      sign_bytes(words[p * words_per_row + g], low, high);
-      const Group s = widen(low, high);
-      for (int t = 0; t < kTokens; ++t) {
-        I32 all{};
-        for (int i = 0; i < Group::kVectors; ++i) all = dot(s.v[i], xs[t][i], all);
-        acc[p][t] = mul_add(to_f32(all), scale[t], acc[p][t]);
-      }
-    }
-  }
-  for (int p = 0; p < kPlanes; ++p) {
-    for (int t = 0; t < kTokens; ++t) z[p * kTokens + t] = sum(acc[p][t]);
-  }
-}
+/// One-bit products of 32 rows: z[t][r] = Σ_k S[r, k] · x̃[t][k]. block: a plane of a block, [K/4][16] bytes
 template <int kTokens>
-inline void one_bit_products(int n_planes, const uint32_t* words, int64_t words_per_row, const PackedRow* x, float* z) {
-  if (n_planes == 2) return one_bit_products<2, kTokens>(words, words_per_row, x, z);
-  if (n_planes == 3) return one_bit_products<3, kTokens>(words, words_per_row, x, z);
-  if (n_planes == 4) return one_bit_products<4, kTokens>(words, words_per_row, x, z);
-  one_bit_products<1, kTokens>(words, words_per_row, x, z);
+inline void one_bit_products(const uint8_t* block, const PlaneTables* x, int64_t k, float* const* z) {
+  F32 sums[kTokens][32 / kLanes] = {};
+  for (int64_t first = 0; first < k; first += kTableInputs) {
+    const int64_t n = std::min(kTableInputs, k - first);
+    // A lane of 16 bits takes the looked-up bytes of two rows at once. `odd` is the sum of the upper ones alone; 256 times that taken from
+    // `both` leaves the lower ones', modulo 2^16, which they stay below.
+    U16 both[kTokens][2] = {}, odd[kTokens][2] = {};
+    for (int64_t group = 4 * first; group < 4 * (first + n); group += kUnrolledBytes) {
+#pragma clang loop unroll(full)
+      for (int64_t i = group; i < group + kUnrolledBytes; i += int64_t(sizeof(U8))) {
+        const U8 pairs = load<U8>(block + i);
+        const U8 nibbles[2] = {pairs & 15, U8(U16(pairs) >> 4) & 15};
+        for (int t = 0; t < kTokens; ++t) {
+          const U8 table = load<U8>(x[t].entries + i);
+          for (int h = 0; h < 2; ++h) {
+            const U16 found = U16(lookup(table, nibbles[h]));
+            both[t][h] += found;
+            odd[t][h] += found >> 8;
+          }
+        }
+      }
+    }
+    const int16_t zero = int16_t(n / 4 * 128);
+    for (int t = 0; t < kTokens; ++t) {
+      I16x8 rows[4];
+      for (int h = 0; h < 2; ++h) {
+        rows[2 * h] = I16x8(add_segments(both[t][h] - (odd[t][h] << 8))) - zero;
+        rows[2 * h + 1] = I16x8(add_segments(odd[t][h])) - zero;
+      }
+      add_scaled(rows, x[t].scales[first / kTableInputs], sums[t]);
+    }
+  }
+  for (int t = 0; t < kTokens; ++t) {
+    for (int i = 0; i < 32 / kLanes; ++i) store(z[t] + i * kLanes, sums[t][i]);
+  }
 }
 
 /// Calls f(first, n): runs of the rows [begin, end) that lie in one segment.
@@ -177,87 +252,119 @@ inline void each_run(int64_t begin, int64_t end, int64_t segment, F f) {
     begin += n;
   }
 }
-/// The row that lies `back` rows above `row` in its segment, around its start.
-inline int64_t row_above(int64_t row, int64_t back, int64_t segment) {
-  const int64_t start = row / segment * segment, at = row - start - back;
-  return start + (at < 0 ? at + segment : at);
-}
 
 inline constexpr int64_t kLongestSegment = 256;
-inline constexpr int64_t kFewPlanesFloats = (kLongestSegment + kMaxTaps) * kMaxPlanes * kFewTokens;
+/// Tokens whose products of a segment are kept at a time, and floats of one plane of one token: the segment's, behind those that its
+/// filter reaches above the first row.
+inline constexpr int64_t kPlaneTileTokens = 16, kPlaneFloats = 8 + kLongestSegment;
+static_assert(kMaxTaps - 1 <= 8);
 
-/// A run's one-bit products, with those of the rows above that its filter reaches, are kept in scratch; so threads need not meet.
-template <int kTokens>
-void few_planes(const Step& step, const Worker& worker) {
-  const TensorView& w = step.views.in[1];
-  const PlaneMatrix& m = *w.planes;
-  float* z = reinterpret_cast<float*>(worker.scratch);  // [rows + J − 1][P][tokens]
-  const float* bias = step.views.has[2] ? step.views.in[2].row<float>(0) : nullptr;
-  int64_t begin, end;
-  worker.share(w.shape[0], 32, begin, end);
-  each_run(w.first_row + begin, w.first_row + end, m.segment, [&](int64_t first, int64_t n) {
-    for (int set = 0; set < m.n_sets; ++set) {
-      const PlaneSet& s = m.sets[set];
-      const int n_planes = s.code.n_planes, reach = s.code.n_taps - 1;
-      PackedRow x[kTokens];
-      for (int t = 0; t < kTokens; ++t) x[t] = PackedRow::at(step.packed, t * m.n_sets + set, m.n_columns);
-      for (int64_t i = 0; i < n + reach; ++i) {
-        const int64_t row = i < reach ? row_above(first, reach - i, m.segment) : first + i - reach;
-        one_bit_products<kTokens>(n_planes, s.words + row * n_planes * m.words_per_row(), m.words_per_row(), x, z + i * n_planes * kTokens);
-      }
-      for (int64_t i = 0; i < n; ++i) {
-        float y[kTokens] = {};
-        for (int q = 0; q <= reach; ++q) {
-          for (int p = 0; p < n_planes; ++p) {
-            for (int t = 0; t < kTokens; ++t)
-              y[t] += s.code.filter[size_t(q)][size_t(p)] * z[((i + reach - q) * n_planes + p) * kTokens + t];
-          }
-        }
-        const float scale = row_scale(s, first + i);
-        const int64_t at = first + i - w.first_row;
-        for (int t = 0; t < kTokens; ++t) {
-          float* to = step.views.out.row<float>(t) + at;
-          *to = scale * y[t] + (set ? *to : bias ? bias[at] : 0.0f);
-        }
-      }
-    }
-  });
+struct PlaneScratch {
+  float *z, *y;    // [tokens][P][kPlaneFloats], a segment's answers
+  uint8_t* block;  // a block's bytes, for sets in rows' order
+  static int64_t n_bytes(const PlaneMatrix& m) {
+    bool has_rows = false;
+    for (int set = 0; set < m.max_sets; ++set) has_rows = has_rows || m.sets[set].order == PlaneOrder::kRows;
+    return (kPlaneTileTokens * kMaxPlanes * kPlaneFloats + kLongestSegment) * 4 + (has_rows ? 4 * m.n_columns * kMaxPlanes : 0);
+  }
+  explicit PlaneScratch(std::byte* at)
+      : z(reinterpret_cast<float*>(at)),
+        y(z + kPlaneTileTokens * kMaxPlanes * kPlaneFloats),
+        block(reinterpret_cast<uint8_t*>(y + kLongestSegment)) {}
+  float* plane(int64_t token, int p) const { return z + (token * kMaxPlanes + p) * kPlaneFloats + 8; }
+};
+
+/// The products of one block, all planes and the tile's tokens, at `row` of the segment's z.
+inline void block_products(const PlaneMatrix& m, const PlaneSet& s, const PlaneTables* x, int64_t n_tokens, int64_t block, int64_t row,
+                           const PlaneScratch& scratch) {
+  const int n_planes = s.code.n_planes;
+  const uint8_t* bytes = reinterpret_cast<const uint8_t*>(s.words) + block * n_planes * 4 * m.n_columns;
+  if (s.order == PlaneOrder::kRows) {
+    pack_plane_block(s.words, n_planes, m.words_per_row(), block, scratch.block);
+    bytes = scratch.block;
+  }
+  for (int p = 0; p < n_planes; ++p) {
+    const uint8_t* plane = bytes + p * 4 * m.n_columns;
+    int64_t t = 0;
+    auto next = [&]<int kTokens>(std::integral_constant<int, kTokens>) {
+      float* z[kTokens];
+      for (int i = 0; i < kTokens; ++i) z[i] = scratch.plane(t + i, p) + row;
+      one_bit_products<kTokens>(plane, x + t, m.n_columns, z);
+      t += kTokens;
+    };
+    while (t + kPlaneTokens <= n_tokens) next(std::integral_constant<int, kPlaneTokens>());
+    while (t < n_tokens) next(std::integral_constant<int, 1>());
+  }
 }
 
-/// sv[r] · c[k] · V[r, k] of all sets added, for a tile. Signs are unpacked once and met by all rows whose filter reaches them.
-inline void unpack_planes(const TensorView& w, int64_t row0, int64_t n_rows, int64_t first, int64_t n, float* to) {
+/// y[r] = sv[r] · Σ_q Σ_p C[q][p] · z_p[r − q] for rows [first, end) of a segment that begins at `segment_row`, both multiples of 32.
+inline void filter_rows(const PlaneCode& code, const PlaneScratch& scratch, int64_t token, const RowScales& scales, int64_t segment_row,
+                        int64_t first, int64_t end) {
+  for (int64_t r = first; r < end; r += kLanes) {
+    F32 y{};
+    for (int q = 0; q < code.n_taps; ++q) {
+      for (int p = 0; p < code.n_planes; ++p)
+        y = mul_add(splat(code.filter[size_t(q)][size_t(p)]), load<F32>(scratch.plane(token, p) + r - q), y);
+    }
+    const int64_t row = segment_row + r;
+    store(scratch.y + r, y * (scales.floats ? load<F32>(scales.floats + row) : load_half(scales.halves + row)));
+  }
+}
+
+inline void add_rows(const float* a, const float* b, float* to, int64_t n) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(to + i, load<F32>(a + i) + load<F32>(b + i));
+  for (; i < n; ++i) to[i] = a[i] + b[i];
+}
+
+/// Any number of tokens. Threads share the blocks of 32 rows; one that begins inside a segment also computes the block above for its
+/// filter, so they need not meet.
+inline void planes_matmul(const Step& step, const Worker& worker) {
+  const TensorView& w = step.views.in[1];
   const PlaneMatrix& m = *w.planes;
-  alignas(64) uint32_t signs[(kTileRows + kMaxTaps - 1) * kMaxPlanes * 32];
-  each_run(w.first_row + row0, w.first_row + row0 + n_rows, m.segment, [&](int64_t run, int64_t n_run) {
-    float* tile = to + (run - w.first_row - row0) * kTileColumns;
-    for (int64_t j = 0; j < n; j += 32) {
+  const PlaneScratch scratch(worker.scratch);
+  const float* bias = step.views.has[2] ? step.views.in[2].row<float>(0) : nullptr;
+  const int64_t end_row = w.first_row + w.shape[0], first_block = w.first_row / kPlaneBlockRows, n_tokens = step.views.out.shape[0];
+  int64_t begin, end;
+  worker.share((end_row + kPlaneBlockRows - 1) / kPlaneBlockRows - first_block, 1, begin, end);
+  begin += first_block;
+  end += first_block;
+  for (int64_t t0 = 0; t0 < n_tokens; t0 += kPlaneTileTokens) {
+    const int64_t n_tile = std::min(kPlaneTileTokens, n_tokens - t0);
+    const int64_t segment_blocks = m.segment / kPlaneBlockRows;
+    each_run(begin, end, segment_blocks, [&](int64_t run, int64_t n_run) {
+      const int64_t first_of_segment = run / segment_blocks * segment_blocks, start = run - first_of_segment;
       for (int set = 0; set < m.n_sets; ++set) {
         const PlaneSet& s = m.sets[set];
-        const int n_planes = s.code.n_planes, reach = s.code.n_taps - 1;
-        for (int64_t i = 0; i < n_run + reach; ++i) {
-          const int64_t row = i < reach ? row_above(run, reach - i, m.segment) : run + i - reach;
-          for (int p = 0; p < n_planes; ++p) {
-            const uint32_t word = s.words[(row * n_planes + p) * m.words_per_row() + (first + j) / 32];
-            each_sign_vector(word, [&](int at, U32 minus) { store(signs + (i * n_planes + p) * 32 + at, minus); });
-          }
-        }
-        for (int64_t i = 0; i < n_run; ++i) {
-          const float scale = row_scale(s, run + i);
-          for (int at = 0; at < 32; at += kLanes) {
-            F32 v{};
-            for (int q = 0; q <= reach; ++q) {
-              for (int p = 0; p < n_planes; ++p)
-                v += F32(load<U32>(signs + ((i + reach - q) * n_planes + p) * 32 + at) ^ U32(splat(s.code.filter[size_t(q)][size_t(p)])));
+        PlaneTables x[kPlaneTileTokens];
+        for (int64_t t = 0; t < n_tile; ++t) x[t] = PlaneTables::at(step.packed, (t0 + t) * m.n_sets + set, m.n_columns);
+        auto products = [&](int64_t block) { block_products(m, s, x, n_tile, first_of_segment + block, block * kPlaneBlockRows, scratch); };
+        for (int64_t i = 0; i < n_run; ++i) products(start + i);
+        const int64_t above = start > 0 ? start - 1 : segment_blocks - 1;
+        if (s.code.n_taps > 1 && n_run < segment_blocks && (start > 0 || n_run <= above)) products(above);
+        for (int64_t t = 0; t < n_tile; ++t) {
+          if (start == 0) {
+            for (int p = 0; p < s.code.n_planes; ++p) {
+              float* z = scratch.plane(t, p);
+              std::copy_n(z + m.segment - (s.code.n_taps - 1), s.code.n_taps - 1, z - (s.code.n_taps - 1));
             }
-            v *= scale;
-            if (s.column_scale) v *= load_half(s.column_scale + first + j + at);
-            float* out = tile + i * kTileColumns + j + at;
-            store(out, set ? load<F32>(out) + v : v);
+          }
+          const int64_t segment_row = first_of_segment * kPlaneBlockRows;
+          filter_rows(s.code, scratch, t, s.row_scale, segment_row, start * kPlaneBlockRows, (start + n_run) * kPlaneBlockRows);
+          float* out = step.views.out.row<float>(t0 + t);
+          const int64_t from = std::max(run * kPlaneBlockRows, w.first_row), to = std::min((run + n_run) * kPlaneBlockRows, end_row);
+          const float* y = scratch.y + from - segment_row;
+          if (set) {
+            add_rows(y, out + from - w.first_row, out + from - w.first_row, to - from);
+          } else if (bias) {
+            add_rows(y, bias + from - w.first_row, out + from - w.first_row, to - from);
+          } else {
+            std::copy_n(y, to - from, out + from - w.first_row);
           }
         }
       }
-    }
-  });
+    });
+  }
 }
 
 }  // namespace sb::SB_ISA
