@@ -24,9 +24,9 @@ TEST(Planes, BothOrdersDecodeAlike) {
       ASSERT_NE(words, blocks);
       for (int64_t r = 0; r < m.n_rows; ++r) {
         std::vector<float> want(static_cast<size_t>(k)), got(static_cast<size_t>(k));
-        m.sets[0] = {format.code, words.data(), nullptr, nullptr, PlaneOrder::kRows};
+        m.sets[0] = {format.code, words.data(), {}, nullptr, PlaneOrder::kRows};
         decode_plane_values(m, 0, r, want.data());
-        m.sets[0] = {format.code, blocks.data(), nullptr, nullptr, PlaneOrder::kBlocks};
+        m.sets[0] = {format.code, blocks.data(), {}, nullptr, PlaneOrder::kBlocks};
         decode_plane_values(m, 0, r, got.data());
         ASSERT_EQ(want, got) << format.name << " K " << k << " row " << r;
       }
