@@ -59,6 +59,7 @@ Result<std::unique_ptr<FolderQuantizer>> open_quantizer(sb_engine& engine, Model
   o.most_tokens = options.integer("tokens");
   o.tune = options.flag("tune");
   o.tune_steps = options.integer("tune_steps");
+  o.tune_rate = options.number("tune_rate");
   o.seed = uint64_t(options.integer("seed"));
   o.n_threads = engine.device->n_threads();
   if (const Json* allocation = options.extra("allocation")) o.allocation = json_text(*allocation);

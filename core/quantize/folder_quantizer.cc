@@ -332,10 +332,13 @@ Status FolderQuantizer::write_finished() {
 }
 
 Status FolderQuantizer::start_tuning() {
-  SB_TRY(
-      tuner_,
-      Tuner::create(*source_.graph, device_, plan_, tuned_, quantizer_->substitutes(), tune_ids_, prefix_,
-                    {.context = options_.context, .n_steps = options_.tune_steps, .seed = options_.seed, .n_threads = options_.n_threads}));
+  SB_TRY(tuner_, Tuner::create(*source_.graph, device_, plan_, tuned_, quantizer_->substitutes(), tune_ids_, prefix_,
+                               {.context = options_.context,
+                                .n_steps = options_.tune_steps,
+                                .rate = options_.tune_rate,
+                                .n_calibrated = int64_t(ids_.size()),
+                                .seed = options_.seed,
+                                .n_threads = options_.n_threads}));
   quantizer_.reset();  // what calibration made of its windows
   return {};
 }

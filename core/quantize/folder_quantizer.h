@@ -36,6 +36,7 @@ struct FolderOptions {
   int64_t most_tokens = 0;  // of the calibration text; 0: all
   bool tune = false;        // scales and norms learn from the source once all is quantised
   int64_t tune_steps = 25;
+  double tune_rate = 0;  // 0: by the bits
   uint64_t seed = 0;
   int n_threads = 1;
 };

@@ -189,11 +189,14 @@ Status Tuner::find_vectors(const ModelPlan& kept) {
 void Tuner::choose_windows() {
   const int64_t n_windows = int64_t(windows_.size()), n_held_out = std::clamp<int64_t>(n_windows / 8, 1, kMostHeldOut);
   for (int64_t w = n_windows - n_held_out; w < n_windows; ++w) held_out_.push_back(size_t(w));
-  // Of a long text, windows from all over it, as many as let each be met twice: what the source makes of them is kept.
+  // As many as let each be met twice: what the source makes of them is kept. Those that calibration saw come last: the correction of the
+  // matrices was made for them, so that they show a third of the loss and teach little.
   const int64_t batch = std::max<int64_t>(1, options_.batch_tokens / options_.context);
-  const int64_t most = std::max<int64_t>(batch, options_.n_steps * batch / 2), here = n_windows - n_held_out,
-                n_train = std::min(here, most);
-  for (int64_t i = 0; i < n_train; ++i) train_.push_back(size_t(i * here / n_train));
+  const int64_t most = std::max<int64_t>(batch, options_.n_steps * batch / 2), here = n_windows - n_held_out;
+  const int64_t n_seen = std::min(here, options_.n_calibrated / options_.context), n_fresh = here - n_seen;
+  for (int64_t i = 0; i < std::min(most, n_fresh); ++i) train_.push_back(size_t(n_seen + i * n_fresh / std::min(most, n_fresh)));
+  for (int64_t i = n_seen; i-- > 0 && int64_t(train_.size()) < most;) train_.push_back(size_t(i));
+  const int64_t n_train = int64_t(train_.size());
   taught_.resize(windows_.size());
   const double n = double(shape_.n_layers), n_measures = 1 + std::ceil(double(options_.n_steps) / double(kStepsAMeasure));
   work_ = double(n_train + n_held_out) * n + double(options_.n_steps * std::min(batch, n_train)) * (4 * n + 1) +

@@ -20,6 +20,7 @@ struct TuneOptions {
   int64_t n_steps = 25;         // of the optimiser
   int64_t batch_tokens = 4096;  // of a step, in whole windows
   double rate = 0;              // at its height, relative change of a scale a step; 0: by the bits of the linears
+  int64_t n_calibrated = 0;     // tokens at the text's begin that calibration saw
   uint64_t seed = 0;            // of the windows' order
   int n_threads = 1;
 };
