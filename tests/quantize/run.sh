@@ -38,6 +38,37 @@ for planes in base full; do
 done
 check "the two answers come from different weights" bash -c "! cmp -s '$work/base.run' '$work/full.run'"
 
+# Tuning, on a small model of random weights: its road is the same, and a step of the real one takes a minute.
+python3 - "$work/tiny" "$(dirname "$0")/../golden/tokenizers/llama2/tokenizer.json" <<'PY'
+import json, pathlib, random, shutil, struct, sys
+folder, tokenizer = pathlib.Path(sys.argv[1]), sys.argv[2]
+folder.mkdir()
+shutil.copy(tokenizer, folder / "tokenizer.json")
+d, f, v, layers = 64, 128, 1200, 2
+(folder / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": d, "intermediate_size": f, "vocab_size": v,
+    "num_hidden_layers": layers, "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-6, "tie_word_embeddings": True}))
+shapes = {"model.embed_tokens.weight": (v, d), "model.norm.weight": (d,)}
+for i in range(layers):
+    shapes |= {f"model.layers.{i}.{name}.weight": shape for name, shape in {
+        "self_attn.q_proj": (d, d), "self_attn.k_proj": (d // 2, d), "self_attn.v_proj": (d // 2, d), "self_attn.o_proj": (d, d),
+        "mlp.gate_proj": (f, d), "mlp.up_proj": (f, d), "mlp.down_proj": (d, f), "input_layernorm": (d,), "post_attention_layernorm": (d,)}.items()}
+rng, head, data = random.Random(1), {}, b""
+for name, shape in shapes.items():
+    n = shape[0] * (shape[1] if len(shape) > 1 else 1)
+    numbers = [1.0] * n if len(shape) == 1 else [rng.gauss(0, shape[1] ** -0.5) for _ in range(n)]
+    head[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + 4 * n]}
+    data += struct.pack(f"<{n}f", *numbers)
+text = json.dumps(head).encode()
+(folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+PY
+check "quantize --tune" "$subbyte" quantize "$work/tiny" "$work/tuned" --bits 2 --tune --tune-steps 2 --window 64 --tokens 2048 --text "$text" --json
+check "verify finds the tuned folder whole" "$subbyte" verify "$work/tuned"
+check "card and page say what tuning brought" python3 -c "
+import json; t = json.load(open('$work/tuned/model-card.json'))['quantizer']['tuning']
+assert 0 < t['kl_after'] <= t['kl_before'] and t['held_out_tokens'] > 0, t
+assert '| tuned |' in open('$work/tuned/README.md').read()"
+refuses "a base is not tuned" kOptionInvalid "$subbyte" quantize "$work/tiny" "$work/none" --bits 2 --tune --refine --text "$text"
+
 python3 - "$work/two" <<'PY'
 import glob, sys
 shard = sorted(glob.glob(sys.argv[1] + "/refine-*.safetensors"))[0]
