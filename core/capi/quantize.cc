@@ -1,6 +1,6 @@
-// The C API's second half: quantising, evaluation, refinement planes. Brings runtime and quantize together, which do not know each other.
+// The C API's second half: quantising and evaluation. Brings runtime and quantize together, which do not know each other. The WebAssembly
+// module that answers in a page is linked without this file (wasm.cmake).
 #include "capi/handles.h"
-#include "io/plane_store.h"
 #include "option_tables.h"
 #include "quantize/evaluate.h"
 #include "quantize/folder_quantizer.h"
@@ -84,22 +84,6 @@ Result<Evaluation> open_evaluation(Model& model, Model* reference, std::string_v
 }  // namespace
 
 extern "C" {
-
-sb_load* sb_model_refinement(sb_model* model) {
-  auto load = model->model->refinement();
-  if (!load) return failed_null(load.error());
-  return new sb_load{nullptr, std::move(*load), 0, {}, {}};
-}
-int32_t sb_model_refine(sb_model* model, sb_load* load) {
-  const std::unique_ptr<sb_load> used_up(load);
-  auto files = load->loading.finish();
-  if (!files) return failed(files.error());
-  auto status = model->model->refine(std::move(*files));
-  return status ? 0 : failed(status.error());
-}
-const char* sb_model_drop_refinement(sb_model* model) {
-  return lend(model->text, json_text(OrderedJson{{"freed_bytes", model->model->drop_refinement()}}));
-}
 
 sb_quantizer* sb_quantizer_create(sb_engine* engine, sb_load* load, const char* text, uint64_t n_bytes, const char* options_json) {
   const std::unique_ptr<sb_load> used_up(load);

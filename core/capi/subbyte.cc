@@ -196,6 +196,22 @@ const char* sb_model_chat(sb_model* model, const char* request_json) {
   return lend(model->text, model->model->chat_prompt(*request));
 }
 
+sb_load* sb_model_refinement(sb_model* model) {
+  auto load = model->model->refinement();
+  if (!load) return failed_null(load.error());
+  return new sb_load{nullptr, std::move(*load), 0, {}, {}};
+}
+int32_t sb_model_refine(sb_model* model, sb_load* load) {
+  const std::unique_ptr<sb_load> used_up(load);
+  auto files = load->loading.finish();
+  if (!files) return failed(files.error());
+  auto status = model->model->refine(std::move(*files));
+  return status ? 0 : failed(status.error());
+}
+const char* sb_model_drop_refinement(sb_model* model, uint64_t n_bytes) {
+  return lend(model->text, json_text(OrderedJson{{"freed_bytes", model->model->drop_refinement(n_bytes)}}));
+}
+
 sb_tokenizer* sb_tokenizer_create(const void* data, uint64_t n_bytes) {
   auto tokenizer = tokenizer_from_file({static_cast<const std::byte*>(data), size_t(n_bytes)});
   if (!tokenizer) return failed_null(tokenizer.error());

@@ -92,7 +92,8 @@ SB_API const char* sb_load_plan(sb_load*, const char* request_json);
 /* ---- Model ---- */
 
 SB_API void sb_model_free(sb_model*);
-/* {name, family, context, vocab, layers, hidden, has_chat_template, has_tokenizer, n_parameters, weight_bytes, bpw, device, ...}. */
+/* {name, family, context, vocab, layers, hidden, has_chat_template, has_tokenizer, n_parameters, weight_bytes, bpw, device,
+ * planes: "base"|"partial"|"full", has_refinement, ...}. */
 SB_API const char* sb_model_info(sb_model*);
 /* [{name, dtype, shape, n_bytes, bpw}] in file order. */
 SB_API const char* sb_model_tensors(sb_model*);
@@ -104,12 +105,13 @@ SB_API const char* sb_model_chat(sb_model*, const char* request_json);
 /* ---- Progressive precision: the refinement planes of a quantised folder ---- */
 
 /* A load of the refinement that this model's folder has, to be driven like any other while the model is in use: NULL with
- * kRefinementMissing when there is none. */
+ * kRefinementMissing when there is none. Its progress knows the total bytes from the start. */
 SB_API sb_load* sb_model_refinement(sb_model*);
 /* Gives the model what that load brought, between two steps of its sessions, whose caches stay. The load is used up. */
 SB_API int32_t sb_model_refine(sb_model*, sb_load*);
-/* Takes the refinement away again, between two steps: {freed_bytes}. */
-SB_API const char* sb_model_drop_refinement(sb_model*);
+/* Takes refinements away again between two steps, whole matrices in the order that the folder's index names, until at least n_bytes are
+ * free (UINT64_MAX: all): {freed_bytes}. sb_model_refinement then loads what is missing. */
+SB_API const char* sb_model_drop_refinement(sb_model*, uint64_t n_bytes);
 
 /* ---- Tokenizer ---- */
 

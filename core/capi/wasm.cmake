@@ -1,5 +1,6 @@
-# subbyte.wasm: a reactor without WASI. What it exports is exactly the C API's header, what it imports exactly base/host.h (and, with
-# threads, its memory); tools/check_wasm.mjs fails the build when that is no longer so.
+# Two WebAssembly modules of one core, reactors without WASI: subbyte.wasm answers; subbyte-quantizer.wasm can also quantise and evaluate,
+# and is fetched only for that. What they export is exactly the C API's header (the first without sb_quantizer_* and sb_eval_*), what they
+# import exactly base/host.h (and, with threads, their memory); tools/check_wasm.mjs fails the build when that is no longer so.
 file(STRINGS ${CMAKE_CURRENT_LIST_DIR}/subbyte.h lines REGEX "^SB_API .*\\(")
 set(exports "")
 foreach(line ${lines})
@@ -9,28 +10,39 @@ endforeach()
 if(NOT SB_WASM MATCHES "threads")
   list(REMOVE_ITEM exports sb_worker_run)
 endif()
-list(TRANSFORM exports PREPEND "-Wl,--export=" OUTPUT_VARIABLE export_flags)
-
-add_executable(subbyte_wasm $<TARGET_OBJECTS:sb_capi>)
-set_target_properties(subbyte_wasm PROPERTIES LINKER_LANGUAGE CXX OUTPUT_NAME subbyte-${SB_WASM} SUFFIX .wasm
-  RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR} LINK_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/subbyte.h)
-target_link_libraries(subbyte_wasm PRIVATE sb_capi)
-target_link_options(subbyte_wasm PRIVATE
-  -mexec-model=reactor -O3 ${export_flags}
-  # First in memory, so that an overflow traps instead of overwriting data.
-  -Wl,--stack-first -Wl,-z,stack-size=1048576
-  -Wl,--gc-sections -Wl,--strip-all)
-if(SB_WASM MATCHES "threads")
-  # --no-check-features: wasi-libc is built without atomics; its allocator is under our lock (base/host_malloc.h).
-  # The host may give a smaller maximum where a page cannot reserve 4 GiB of addresses.
-  target_link_options(subbyte_wasm PRIVATE -Wl,--shared-memory -Wl,--import-memory -Wl,--max-memory=4294967296 -Wl,--no-check-features
-    -Wl,--export=__stack_pointer -Wl,--export=__wasm_init_tls -Wl,--export=__tls_size -Wl,--export=__tls_align)
-endif()
-
 find_program(NODE node REQUIRED)
-string(JOIN "," export_list ${exports})
-add_custom_command(TARGET subbyte_wasm POST_BUILD
-  COMMAND ${NODE} ${CMAKE_SOURCE_DIR}/tools/check_wasm.mjs $<TARGET_FILE:subbyte_wasm> ${export_list}
-  COMMAND ${NODE} ${CMAKE_SOURCE_DIR}/tools/size_report.mjs $<TARGET_FILE:subbyte_wasm>
+
+# sb_wasm_module(target file objects export…)
+function(sb_wasm_module target file objects)
+  list(TRANSFORM ARGN PREPEND "-Wl,--export=" OUTPUT_VARIABLE export_flags)
+  add_executable(${target} ${objects})
+  set_target_properties(${target} PROPERTIES LINKER_LANGUAGE CXX OUTPUT_NAME ${file} SUFFIX .wasm
+    RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR} LINK_DEPENDS ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/subbyte.h)
+  target_link_libraries(${target} PRIVATE sb_capi)
+  target_link_options(${target} PRIVATE
+    -mexec-model=reactor -O3 ${export_flags}
+    # First in memory, so that an overflow traps instead of overwriting data.
+    -Wl,--stack-first -Wl,-z,stack-size=1048576
+    -Wl,--gc-sections -Wl,--strip-all)
+  if(SB_WASM MATCHES "threads")
+    # --no-check-features: wasi-libc is built without atomics; its allocator is under our lock (base/host_malloc.h).
+    # The host may give a smaller maximum where a page cannot reserve 4 GiB of addresses.
+    target_link_options(${target} PRIVATE -Wl,--shared-memory -Wl,--import-memory -Wl,--max-memory=4294967296 -Wl,--no-check-features
+      -Wl,--export=__stack_pointer -Wl,--export=__wasm_init_tls -Wl,--export=__tls_size -Wl,--export=__tls_align)
+  endif()
+  string(JOIN "," export_list ${ARGN})
+  add_custom_command(TARGET ${target} POST_BUILD
+    COMMAND ${NODE} ${CMAKE_SOURCE_DIR}/tools/check_wasm.mjs $<TARGET_FILE:${target}> ${export_list}
+    VERBATIM)
+endfunction()
+
+set(quantizer_only "^sb_(quantizer|eval)_")
+set(engine_exports ${exports})
+list(FILTER engine_exports EXCLUDE REGEX ${quantizer_only})
+sb_wasm_module(subbyte_engine_wasm subbyte-${SB_WASM} "$<FILTER:$<TARGET_OBJECTS:sb_capi>,EXCLUDE,capi/quantize\\.cc>" ${engine_exports})
+sb_wasm_module(subbyte_quantizer_wasm subbyte-quantizer-${SB_WASM} "$<TARGET_OBJECTS:sb_capi>" ${exports})
+add_custom_command(TARGET subbyte_engine_wasm POST_BUILD
+  COMMAND ${NODE} ${CMAKE_SOURCE_DIR}/tools/size_report.mjs $<TARGET_FILE:subbyte_engine_wasm>
           ${CMAKE_SOURCE_DIR}/web/engine/dist/index.js ${CMAKE_SOURCE_DIR}/web/engine/dist/worker.js
   VERBATIM)
+add_custom_target(subbyte_wasm DEPENDS subbyte_engine_wasm subbyte_quantizer_wasm)

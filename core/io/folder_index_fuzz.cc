@@ -46,12 +46,12 @@ void load(Files files, uint64_t n) {
   const uint64_t n_base = base->weights.n_bytes();
   decode_some(base->weights);
   for (int round = 0; round < 2; ++round) {
-    Result<ModelFiles> refinement = run(files, Loading::refinement("fuzz", *base->index, tuning));
+    Result<ModelFiles> refinement = run(files, Loading::refinement("fuzz", *base->index, {}, tuning));
     if (!refinement) return;
     const uint64_t n_refinement = refinement->weights.n_bytes();
     if (attach_refinement(*base->index, std::move(refinement->weights), base->weights)) {
       decode_some(base->weights);
-      SB_ASSERT(drop_refinement(base->weights) == n_refinement);
+      SB_ASSERT(drop_refinement(*base->index, base->weights) == n_refinement);
     }
     SB_ASSERT(base->weights.n_bytes() == n_base);
     decode_some(base->weights);

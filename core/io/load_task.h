@@ -36,10 +36,11 @@ struct Loading::State {
   PlaneSets sets = PlaneSets::kFull;  // of a quantised folder
   bool shapes_only = false;           // heads are read, tensors are not
   LoadCost cost;
-  uint64_t weight_bytes = 0;         // of the tensors so far
-  std::optional<FolderIndex> index;  // of the folder whose refinement is loaded
-  ReadRequest request;               // what is wanted; kNothing while nothing is
-  std::optional<uint64_t> answer;    // to the last request
+  uint64_t weight_bytes = 0;                   // of the tensors so far
+  std::optional<FolderIndex> index;            // of the folder whose refinement is loaded …
+  std::set<std::string, std::less<>> refined;  // … and the matrices that have theirs
+  ReadRequest request;                         // what is wanted; kNothing while nothing is
+  std::optional<uint64_t> answer;              // to the last request
   std::vector<std::coroutine_handle<>> stack;
   LoadProgress progress;
   std::optional<ModelFiles> files;  // once complete

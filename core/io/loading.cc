@@ -43,9 +43,12 @@ Loading Loading::folder(std::string file, LoadTuning tuning, PlaneSets sets) {
   state->sets = sets;  // the loader has not begun
   return Loading(std::move(state));
 }
-Loading Loading::refinement(std::string file, FolderIndex index, LoadTuning tuning) {
+Loading Loading::refinement(std::string file, FolderIndex index, std::set<std::string, std::less<>> have, LoadTuning tuning) {
   auto state = start(std::move(file), tuning, load_refinement);
   state->index = std::move(index);
+  state->refined = std::move(have);
+  // Known before the first read, so that a host may ask whether so many bytes fit.
+  state->progress = {"weights", 0, state->index->shard_bytes(PlaneSets::kFull) - state->index->shard_bytes(PlaneSets::kBase)};
   return Loading(std::move(state));
 }
 Loading Loading::verify(std::string file, LoadTuning tuning) { return Loading(start(std::move(file), tuning, verify_folder)); }

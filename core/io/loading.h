@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 
@@ -67,8 +68,9 @@ class Loading {
   static Loading gguf(std::string file, LoadTuning tuning = {});
   /// A folder as Hugging Face has it, or a quantised one, of which `sets` are read.
   static Loading folder(std::string file, LoadTuning tuning = {}, PlaneSets sets = PlaneSets::kFull);
-  /// Only the refinement of a quantised folder whose base is loaded: weights hold its arrays, for attach_refinement().
-  static Loading refinement(std::string file, FolderIndex index, LoadTuning tuning = {});
+  /// Only the refinement of a quantised folder whose base is loaded: weights hold its arrays, for attach_refinement(), but for those of the
+  /// matrices that `have` theirs; these are checked and let go.
+  static Loading refinement(std::string file, FolderIndex index, std::set<std::string, std::less<>> have = {}, LoadTuning tuning = {});
   /// Reads a whole quantised folder, checks all that a load checks, and keeps one component at a time. Comes home with the index alone.
   static Loading verify(std::string file, LoadTuning tuning = {});
   /// The same load without its bytes: ends after the heads and comes home with every tensor's name, type and shape. Vectors and tables of a

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <set>
+#include <map>
 
 #include "formats/planes.h"
 #include "io/tensor_index.h"
@@ -181,11 +181,21 @@ Status assemble_matrices(const FolderIndex& index, WeightStore& weights, PlaneSe
   return {};
 }
 
+std::set<std::string, std::less<>> refined_matrices(const WeightStore& weights) {
+  std::set<std::string, std::less<>> refined;
+  for (const auto& [name, matrix] : weights.matrices()) {
+    if (matrix->n_sets > 1) refined.insert(name);
+  }
+  return refined;
+}
+
 Status attach_refinement(const FolderIndex& index, WeightStore refinement, WeightStore& weights) {
+  const std::set<std::string, std::less<>> present = refined_matrices(weights);
+  const auto lacks_it = [&](const MatrixEntry& entry) { return !entry.refine.empty() && !present.contains(entry.name); };
   const FindArray find = arrays_of(refinement);
   std::set<std::string, std::less<>> expected;
   for (const MatrixEntry& entry : index.matrices) {
-    if (entry.refine.empty()) continue;
+    if (!lacks_it(entry)) continue;
     SB_ASSERT(weights.find_matrix(entry.name));
     const ArrayCheck check{entry, find, refinement.file()};
     SB_OK(check.refinement());
@@ -198,7 +208,7 @@ Status attach_refinement(const FolderIndex& index, WeightStore refinement, Weigh
     if (why) return err(Code::kModelCorrupt, {{"file", tensor->file}, {"place", "tensor " + tensor->name}, {"why", why}});
   }
   for (const MatrixEntry& entry : index.matrices) {
-    if (entry.refine.empty()) continue;
+    if (!lacks_it(entry)) continue;
     PlaneMatrix& matrix = *weights.find_matrix(entry.name);
     matrix.sets[1] = claim_refinement(refinement, entry);  // blocks move with their bytes where they are
     matrix.n_sets = 2;
@@ -207,14 +217,27 @@ Status attach_refinement(const FolderIndex& index, WeightStore refinement, Weigh
   return {};
 }
 
-uint64_t drop_refinement(WeightStore& weights) {
-  for (const auto& [name, matrix] : weights.matrices()) {
-    matrix->n_sets = 1;
-    matrix->sets[1] = {};
-  }
-  return weights.remove([](const WeightTensor& tensor) {
+uint64_t drop_refinement(const FolderIndex& index, WeightStore& weights, uint64_t n_bytes) {
+  const auto is_of_refinement = [](const WeightTensor& tensor) {
     return !tensor.array_of.empty() && tensor.name.starts_with(tensor.array_of + std::string(kRefine) + ".");
-  });
+  };
+  std::map<std::string, uint64_t, std::less<>> bytes;
+  for (const auto& tensor : weights.tensors()) {
+    if (is_of_refinement(*tensor)) bytes[tensor->array_of] += tensor->block.size();
+  }
+  std::vector<std::string> order = index.give_back;
+  for (const auto& [name, n] : bytes) order.push_back(name);  // an index need not name every one: those go last
+  std::set<std::string, std::less<>> dropped;
+  uint64_t n_freed = 0;
+  for (const std::string& name : order) {
+    if (n_freed >= n_bytes) break;
+    if (!bytes.contains(name) || !dropped.insert(name).second) continue;
+    PlaneMatrix& matrix = *weights.find_matrix(name);
+    matrix.n_sets = 1;
+    matrix.sets[1] = {};
+    n_freed += bytes.find(name)->second;
+  }
+  return weights.remove([&](const WeightTensor& tensor) { return is_of_refinement(tensor) && dropped.contains(tensor.array_of); });
 }
 
 }  // namespace sb

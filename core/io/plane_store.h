@@ -7,6 +7,8 @@
 
 #include <functional>
 #include <optional>
+#include <set>
+#include <string>
 #include <string_view>
 
 #include "base/result.h"
@@ -30,10 +32,13 @@ Status check_arrays(const FolderIndex& index, PlaneSets sets, const FindArray& f
 /// Errors: those of check_arrays; kWeightsNotFinite; kModelCorrupt when a tensor's name is taken.
 Status assemble_matrices(const FolderIndex& index, WeightStore& weights, PlaneSets sets = PlaneSets::kBase);
 
-/// Gives every matrix that has one its refinement, whose arrays `refinement` holds (Loading::refinement). Between steps. After an error
+/// The matrices that have their refinement now.
+std::set<std::string, std::less<>> refined_matrices(const WeightStore& weights);
+/// Gives every matrix that lacks it its refinement, whose arrays `refinement` holds (Loading::refinement). Between steps. After an error
 /// `weights` is as it was.
 Status attach_refinement(const FolderIndex& index, WeightStore refinement, WeightStore& weights);
-/// Takes the refinement from every matrix and frees its arrays; returns their bytes. Between steps.
-uint64_t drop_refinement(WeightStore& weights);
+/// Takes refinements away, whole matrices in the index's order (give_back), until at least `n_bytes` are free; returns how many that were.
+/// Between steps.
+uint64_t drop_refinement(const FolderIndex& index, WeightStore& weights, uint64_t n_bytes = UINT64_MAX);
 
 }  // namespace sb

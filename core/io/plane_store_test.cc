@@ -162,7 +162,7 @@ TEST(Refinement, ComesAndGoes) {
       n_refinement += b.bytes[i].size();
       n_rounded += rounded(b.bytes[i].size());
     }
-    EXPECT_EQ(drop_refinement(model->weights), 0u);
+    EXPECT_EQ(drop_refinement(*model->index, model->weights), 0u);
     for (int round = 0; round < 2; ++round) {
       auto refinement = load_refinement(files, *model->index);
       ASSERT_TRUE(refinement) << refinement.error().message();
@@ -172,7 +172,7 @@ TEST(Refinement, ComesAndGoes) {
       expect_weights(model->weights, 2);
       EXPECT_EQ(model->weights.find("qkv.0.refine.sv")->array_of, "qkv.0");
       EXPECT_EQ(weight_bytes_in_books(), base + n_rounded);
-      EXPECT_EQ(drop_refinement(model->weights), n_refinement);
+      EXPECT_EQ(drop_refinement(*model->index, model->weights), n_refinement);
       expect_weights(model->weights, 1);
       EXPECT_EQ(weight_bytes_in_books(), base);
     }
@@ -180,10 +180,37 @@ TEST(Refinement, ComesAndGoes) {
 
     auto full = load(files);
     ASSERT_TRUE(full);
-    EXPECT_EQ(drop_refinement(full->weights), n_refinement);
+    EXPECT_EQ(drop_refinement(*full->index, full->weights), n_refinement);
     expect_weights(full->weights, 1);
   }
   EXPECT_EQ(weight_bytes_in_books(), before);
+}
+
+TEST(Refinement, IsGivenBackInTheIndexsOrderAndTheRestComesBackAlone) {
+  const Files files = small_quantised().build(3000);  // its order: up.1, qkv.0
+  auto model = load(files);
+  ASSERT_TRUE(model) << model.error().message();
+  uint64_t n_up = 0, n_qkv = 0;
+  const FolderBuilder b = small_quantised();
+  for (size_t i = 0; i < b.tensors.size(); ++i) {
+    if (b.tensors[i].is_refinement) (b.tensors[i].name.starts_with("up.1") ? n_up : n_qkv) += b.bytes[i].size();
+  }
+  using Names = std::set<std::string, std::less<>>;
+  EXPECT_EQ(drop_refinement(*model->index, model->weights, 0), 0u);
+  EXPECT_EQ(refined_matrices(model->weights), (Names{"qkv.0", "up.1"}));
+  EXPECT_EQ(drop_refinement(*model->index, model->weights, 1), n_up);
+  EXPECT_EQ(refined_matrices(model->weights), Names{"qkv.0"});
+  const uint32_t* words = model->weights.find_matrix("qkv.0")->sets[1].words;
+
+  Host host{.files = files};
+  auto missing = *host.run(Loading::refinement("m", *model->index, refined_matrices(model->weights)));
+  ASSERT_TRUE(missing) << missing.error().message();
+  EXPECT_EQ(missing->weights.n_bytes(), n_up);
+  ASSERT_TRUE(attach_refinement(*model->index, std::move(missing->weights), model->weights));
+  expect_weights(model->weights, 2);
+  EXPECT_EQ(model->weights.find_matrix("qkv.0")->sets[1].words, words) << "what was there has moved";
+  EXPECT_EQ(drop_refinement(*model->index, model->weights, n_up + 1), n_up + n_qkv);
+  expect_weights(model->weights, 1);
 }
 
 TEST(Refinement, OneThatDoesNotFitChangesNothing) {
@@ -350,7 +377,7 @@ TEST(QuantisedFolder, ATensorWithTheNameOfAnArray) {
   auto refinement = load_refinement(files, *model->index);
   ASSERT_TRUE(attach_refinement(*model->index, std::move(refinement->weights), model->weights));
   EXPECT_EQ(model->weights.find("up.1")->planes->sets[1].column_scale, nullptr);
-  drop_refinement(model->weights);
+  drop_refinement(*model->index, model->weights);
   EXPECT_TRUE(model->weights.find("up.1.refine.c"));
 }
 
@@ -457,7 +484,7 @@ TEST(QuantisedFolder, ProgressRisesToTheTotal) {
   const FolderIndex index = *parse_folder_index(files[kFolderIndexFile], "i");
   const LoadTuning tuning{.first_bytes = 300, .most_request_bytes = 1000, .most_shared_bytes = 700};
   Loading loads[] = {Loading::folder("m", tuning, PlaneSets::kBase), Loading::folder("m", tuning, PlaneSets::kFull),
-                     Loading::refinement("m", index, tuning), Loading::verify("m", tuning)};
+                     Loading::refinement("m", index, {}, tuning), Loading::verify("m", tuning)};
   for (Loading& loading : loads) {
     uint64_t done = 0;
     for (;;) {

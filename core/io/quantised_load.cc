@@ -146,9 +146,13 @@ LoadTask<Status> read_quantised(Loading::State& state, const FolderIndex& index,
 
 LoadTask<Result<ModelFiles>> load_refinement(Loading::State& state) {
   const FolderIndex& index = *state.index;
-  state.progress = {"weights", 0, index.shard_bytes(PlaneSets::kFull) - index.shard_bytes(PlaneSets::kBase)};
   WeightStore weights(state.file, Container::kFolder);
-  SB_CO_OK(co_await read_shards(state, index, false, true, into(weights)).in(state));
+  const TakeFrom keep = into(weights);
+  TakeFrom take = [&](const std::string& label, const TensorPlace& place, Block block) -> Status {
+    const bool is_here = std::ranges::any_of(state.refined, [&](const std::string& m) { return place.name.starts_with(m + ".refine."); });
+    return is_here ? Status() : keep(label, place, std::move(block));
+  };
+  SB_CO_OK(co_await read_shards(state, index, false, true, take).in(state));
   co_return files_of(state, std::move(weights), index);
 }
 

@@ -131,7 +131,7 @@ TEST_P(QuantizeFamily, BaseAloneIsAModelAndTheRefinementABetterOne) {
   const uint64_t before = base.files->weights.n_bytes();
   ASSERT_TRUE(attach_refinement(*base.files->index, std::move(refinement->weights), base.files->weights));
   EXPECT_EQ(loss(*base.graph).kl, full_kl);
-  EXPECT_EQ(base.files->weights.n_bytes() - before, drop_refinement(base.files->weights));
+  EXPECT_EQ(base.files->weights.n_bytes() - before, drop_refinement(*base.files->index, base.files->weights));
   EXPECT_EQ(loss(*base.graph).kl, base_kl);
 }
 

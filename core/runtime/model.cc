@@ -160,10 +160,8 @@ Result<Program*> Model::run(const Pass& pass, std::span<const int32_t> ids, int6
 }
 
 Result<Loading> Model::refinement() const {
-  const bool has = files_->index && std::any_of(files_->index->shards.begin(), files_->index->shards.end(),
-                                                [](const ShardEntry& shard) { return shard.is_refinement; });
-  if (!has) return err(Code::kRefinementMissing, {{"file", files_->file}});
-  return Loading::refinement(files_->file, *files_->index);
+  if (!has_refinement()) return err(Code::kRefinementMissing, {{"file", files_->file}});
+  return Loading::refinement(files_->file, *files_->index, refined_matrices(weights()));
 }
 
 Status Model::refine(ModelFiles files) {
@@ -171,7 +169,20 @@ Status Model::refine(ModelFiles files) {
   return attach_refinement(*files_->index, std::move(files.weights), files_->weights);
 }
 
-uint64_t Model::drop_refinement() { return sb::drop_refinement(files_->weights); }
+uint64_t Model::drop_refinement(uint64_t n_bytes) {
+  return files_->index ? sb::drop_refinement(*files_->index, files_->weights, n_bytes) : 0;
+}
+
+bool Model::has_refinement() const {
+  return files_->index && std::ranges::any_of(files_->index->shards, [](const ShardEntry& shard) { return shard.is_refinement; });
+}
+
+const char* Model::planes() const {
+  if (!has_refinement()) return "full";
+  const size_t n_refined = refined_matrices(weights()).size();
+  const auto n_refinable = size_t(std::ranges::count_if(files_->index->matrices, [](const MatrixEntry& m) { return !m.refine.empty(); }));
+  return n_refined == 0 ? "base" : n_refined < n_refinable ? "partial" : "full";
+}
 
 namespace {
 
@@ -259,6 +270,8 @@ std::string Model::info_json() const {
   j["n_parameters"] = n_parameters;
   j["weight_bytes"] = weights().n_bytes();
   j["bpw"] = n_parameters ? 8.0 * double(weights().n_bytes()) / double(n_parameters) : 0.0;
+  j["planes"] = planes();
+  j["has_refinement"] = has_refinement();
   j["end_ids"] = ends_;
   j["device"] = device_->name();
   return json_text(j);

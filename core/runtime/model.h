@@ -52,8 +52,11 @@ class Model {
   Result<Loading> refinement() const;
   /// Gives the model what that load brought, between two steps; caches stay. Errors: those of attach_refinement.
   Status refine(ModelFiles files);
-  /// Takes the refinement away; returns its bytes, 0 when there is none.
-  uint64_t drop_refinement();
+  /// Takes refinements away in the folder's order until at least `n_bytes` are free; returns how many that were, 0 when there is none.
+  uint64_t drop_refinement(uint64_t n_bytes);
+  bool has_refinement() const;
+  /// Which planes are in use: "base", "partial" or "full"; full also of a model without refinement.
+  const char* planes() const;
 
   /// {weight_bytes, n_parameters, bpw, bpw_linears, bpw_embedding}: true bits per weight, scales counted. A head that is the embedding
   /// counts once, as embedding.

@@ -1,4 +1,5 @@
-# Which instruction sets this build carries: name, flags. kernels/table.cc is compiled once for each, and tables.cc picks at start-up.
+# Which instruction sets this build carries: name, flags. kernels/table.cc and kernels/quantize_table.cc are compiled once for each;
+# tables.cc and quantize_tables.cc pick at start-up. Two files, because a page that only answers need not carry the quantiser's kernels.
 if(CMAKE_SYSTEM_NAME STREQUAL "WASI")
   if(SB_WASM MATCHES "relaxed")
     set(SB_ISAS relaxed)
@@ -16,7 +17,7 @@ endif()
 set_property(GLOBAL PROPERTY SB_ISAS ${SB_ISAS})
 foreach(isa ${SB_ISAS})
   set_property(GLOBAL PROPERTY SB_ISA_FLAGS_${isa} ${SB_FLAGS_${isa}})
-  add_library(sb_kernels_${isa} OBJECT ${CMAKE_CURRENT_LIST_DIR}/kernels/table.cc)
+  add_library(sb_kernels_${isa} OBJECT ${CMAKE_CURRENT_LIST_DIR}/kernels/table.cc ${CMAKE_CURRENT_LIST_DIR}/kernels/quantize_table.cc)
   target_link_libraries(sb_kernels_${isa} PRIVATE sb_flags)
   target_compile_definitions(sb_kernels_${isa} PRIVATE SB_ISA=${isa})
   # Contraction would make a sum depend on the instruction set where the source says otherwise; mul_add() says where it may.
@@ -28,3 +29,6 @@ foreach(isa ${SB_ISAS})
   target_sources(sb_device_cpu PRIVATE $<TARGET_OBJECTS:sb_kernels_${isa}>)
   target_compile_definitions(sb_device_cpu PRIVATE SB_HAS_${isa})
 endforeach()
+list(TRANSFORM SB_ISAS REPLACE "(.+)" "SB_ISA_ROW(\\1)" OUTPUT_VARIABLE rows)
+list(JOIN rows " " rows)
+set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/quantize_tables.cc PROPERTIES COMPILE_DEFINITIONS "SB_ISA_ROWS=${rows}")

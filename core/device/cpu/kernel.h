@@ -3,7 +3,6 @@
 
 #include <cstdint>
 
-#include "device/cpu/quantize_kernels.h"
 #include "ops/reference.h"
 
 namespace sb {
@@ -59,7 +58,6 @@ struct KernelTable {
   /// Bytes of that form for x [T, K]; 0 where the matmul reads x as it is.
   int64_t (*packed_bytes)(const TensorView& weight, int64_t n_tokens, int64_t k);
   int64_t (*scratch_bytes)(const Plan& plan, int64_t context);  // a thread, for any step of the plan
-  QuantizeKernels quantize;                                     // empty for "scalar"
 };
 
 /// The instruction sets of this build, best first, "scalar" last; those that this machine lacks are left out.

@@ -37,7 +37,7 @@ void reference(const Step& step, const Scalars& scalars, const Worker& worker) {
 }
 template <size_t... kOps>
 constexpr KernelTable reference_table(std::index_sequence<kOps...>) {
-  return {"scalar", {reference<kOps>...}, nullptr, nullptr, [](const Plan&, int64_t) { return int64_t(64); }, {}};
+  return {"scalar", {reference<kOps>...}, nullptr, nullptr, [](const Plan&, int64_t) { return int64_t(64); }};
 }
 constexpr KernelTable kScalar = reference_table(std::make_index_sequence<kOpCount>());
 
@@ -77,7 +77,5 @@ std::span<const KernelTable* const> kernel_tables() {
   static const Found found;
   return {found.tables.data(), found.n};
 }
-
-const QuantizeKernels& quantize_kernels() { return kernel_tables().front()->quantize; }
 
 }  // namespace sb

@@ -1,7 +1,7 @@
-// All kernels of one instruction set. Compiled once a set, with SB_ISA and that set's flags (core/device/cpu/isa.cmake).
+// All kernels of one instruction set but the quantiser's. Compiled once a set, with SB_ISA and that set's flags
+// (core/device/cpu/isa.cmake).
 #include "device/cpu/kernels/attention-inl.h"
 #include "device/cpu/kernels/matmul-inl.h"
-#include "device/cpu/kernels/quantize-inl.h"
 #include "device/cpu/kernels/rows-inl.h"
 
 #define SB_TEXT_(x) #x
@@ -32,7 +32,6 @@ constexpr KernelTable kTable = {
     pack,
     packed_bytes,
     scratch_bytes,
-    {product, viterbi, axpy},
 };
 
 }  // namespace sb::SB_ISA
