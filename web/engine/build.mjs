@@ -31,11 +31,13 @@ for (const file of readdirSync(dist, { recursive: true }).filter((name) => name.
 
 const modules = [];
 for (const name of ['simd', 'relaxed', 'relaxed-threads']) {
-  const file = `subbyte-${name}.wasm`;
-  const built = join(root, process.env.SUBBYTE_BUILD ?? 'build', name, file);
-  const copy = join(dist, file);
-  if (existsSync(built)) copyFileSync(built, copy);
-  else rmSync(copy, { force: true });
-  if (existsSync(copy)) modules.push(copy);
+  for (const file of [`subbyte-${name}.wasm`, `subbyte-quantizer-${name}.wasm`]) {
+    const built = join(root, process.env.SUBBYTE_BUILD ?? 'build', name, file);
+    const copy = join(dist, file);
+    if (existsSync(built)) copyFileSync(built, copy);
+    else rmSync(copy, { force: true });
+    // The quantiser's is fetched for quantising alone.
+    if (existsSync(copy) && !file.includes('quantizer')) modules.push(copy);
+  }
 }
 run(process.execPath, join(root, 'tools/size_report.mjs'), join(dist, 'index.js'), join(dist, 'worker.js'), ...modules);

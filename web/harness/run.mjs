@@ -23,7 +23,7 @@ try {
   ({ values } = parseArgs({
     options: {
       prompt: text, model: text, backend: { ...text, default: 'chromium' }, 'max-tokens': text, raw: flag, json: flag, wasm: text, threads: text,
-      context: text, temperature: text, 'top-k': text, 'top-p': text, 'min-p': text, 'repetition-penalty': text, seed: text,
+      context: text, planes: text, temperature: text, 'top-k': text, 'top-p': text, 'min-p': text, 'repetition-penalty': text, seed: text,
       stop: { ...text, multiple: true }, 'ignore-eos': flag, 'no-isolation': flag, verbose: flag, help: flag,
     },
   }));
@@ -42,7 +42,8 @@ const job = {
   backend: values.backend,
   prompt: values.prompt,
   engine: given({ wasm: values.wasm, threads: number('threads') }),
-  load: given({ context: number('context'), cache: 'off' }),
+  // All planes from the start: the same prompt gives the same answer.
+  load: given({ context: number('context'), planes: values.planes ?? 'full', cache: 'off' }),
   generate: given({
     raw: values.raw,
     maxTokens: number('max-tokens'),

@@ -25,6 +25,8 @@ const TYPES = {
  * @property {boolean} [noLength] chunked, without Content-Length (and without ranges)
  * @property {boolean} [noRanges] ignore Range, do not announce ranges
  * @property {number} [cutAfter] break the connection after so many bytes
+ * @property {number} [flipAt] flip a bit of the file's byte here
+ * @property {Promise<void>} [until] answer when this is over
  */
 
 /**
@@ -33,10 +35,11 @@ const TYPES = {
  * @param {number} [options.port] 0 takes a free one
  * @param {boolean} [options.isolation] send COOP and COEP, so that the page gets SharedArrayBuffer
  * @param {Record<string, (server: { requests: object[] }) => unknown>} [options.routes] exact URL path → what to answer as JSON
- * @param {(request: { path: string, range: string | undefined, count: number }) => Fault | undefined} [options.fault]
+ * @param {(path: string) => string} [options.rewrite] the path that is served for a path that was asked for
+ * @param {(request: { path: string, range: string | undefined, count: number, method: string }) => Fault | undefined} [options.fault]
  * @returns {Promise<{ url: string, requests: { path: string, range: string | undefined, status: number }[], close: () => Promise<void> }>}
  */
-export async function serve({ mounts, port = 0, isolation = true, routes = {}, fault = () => undefined }) {
+export async function serve({ mounts, port = 0, isolation = true, routes = {}, rewrite = (path) => path, fault = () => undefined }) {
   const requests = [];
   const counts = new Map();
   // The longest prefix wins.
@@ -62,7 +65,8 @@ export async function serve({ mounts, port = 0, isolation = true, routes = {}, f
     }
     const range = request.headers.range;
     counts.set(path, (counts.get(path) ?? 0) + 1);
-    const bad = fault({ path, range, count: counts.get(path) }) ?? {};
+    const bad = fault({ path, range, count: counts.get(path), method: request.method }) ?? {};
+    await bad.until;
     const headers = { 'Cross-Origin-Resource-Policy': 'cross-origin', 'Access-Control-Allow-Origin': '*', 'Cache-Control': 'no-cache' };
     if (isolation) {
       headers['Cross-Origin-Opener-Policy'] = 'same-origin';
@@ -76,7 +80,7 @@ export async function serve({ mounts, port = 0, isolation = true, routes = {}, f
     if (bad.status) return finish(bad.status), response.end(`${bad.status}\n`);
     if (request.method !== 'GET' && request.method !== 'HEAD') return finish(405), response.end();
 
-    let file = fileOf(path);
+    let file = fileOf(rewrite(path));
     let found = file && (await stat(file).catch(() => null));
     if (found?.isDirectory()) {
       file = join(file, 'index.html');
@@ -112,6 +116,13 @@ export async function serve({ mounts, port = 0, isolation = true, routes = {}, f
     if (cut) end = start + bad.cutAfter;
     if (start === end) return response.write('', () => response.socket?.destroySoon?.());
     const bytes = createReadStream(file, { start, end: end - 1 });
+    if (bad.flipAt >= start && bad.flipAt < end) {
+      let at = start;
+      bytes.prependListener('data', (piece) => {
+        if (bad.flipAt >= at && bad.flipAt < at + piece.length) piece[bad.flipAt - at] ^= 1;
+        at += piece.length;
+      });
+    }
     bytes.on('error', () => response.destroy());
     response.on('close', () => bytes.destroy());
     if (!cut) return bytes.pipe(response);

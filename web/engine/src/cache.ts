@@ -1,5 +1,6 @@
-// Downloads kept in the site's own storage (OPFS). A file is written as <key>.<random>.part and becomes <key> only when it is whole, so
-// that no half file is ever taken for one. Where storage is missing, full or forbidden (private windows), everything works without it.
+// Downloads kept in the site's own storage (OPFS), by their address, or, where an index gives it, by the SHA-256 of what they are. A file is
+// written as <key>.<random>.part and becomes <key> only when it is whole, so that no half file is ever taken for one. Where storage is
+// missing, full or forbidden (private windows), everything works without it.
 
 const FOLDER = 'subbyte';
 
@@ -25,13 +26,19 @@ async function folder(): Promise<OpfsFolder | null> {
   }
 }
 
+const BY_HASH = 'sha256:';
+
+/** The name here of bytes with this SHA-256, wherever they come from. */
+export const byHash = (sha256: string): string => `${BY_HASH}${sha256}`;
+
 async function keyOf(url: string): Promise<string> {
+  if (url.startsWith(BY_HASH)) return url.slice(BY_HASH.length);
   // crypto.subtle is missing on plain-http origins; OPFS is, too, so this is only reached where both are.
   const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(url)));
   return Array.from(digest.subarray(0, 16), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
-/** The whole file kept for `url`, or null. Read through a snapshot, which takes no lock: other tabs may read the same file. */
+/** The whole file kept for `url` (or byHash()), or null. Read through a snapshot, which takes no lock: other tabs may read the same file. */
 export async function cachedFile(url: string): Promise<File | null> {
   try {
     const dir = await folder();

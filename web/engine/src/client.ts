@@ -1,12 +1,12 @@
 // The page's side of one worker: requests out, answers in. When the worker breaks, everything that waits for it is told.
 import { abortError, failure, fromPlain } from './errors.ts';
-import type { FromWorker, ToWorker, WorkerPort } from './messages.ts';
-import type { Progress } from './types.ts';
+import type { Dropped, FromWorker, ToWorker, WorkerPort } from './messages.ts';
+import type { Progress, QuantizeProgress } from './types.ts';
 
 interface Waiting {
   resolve(value: never): void;
   reject(error: unknown): void;
-  onProgress?: ((progress: Progress) => void) | undefined;
+  onProgress?: ((progress: never) => void) | undefined;
   onEvents?: ((events: string[]) => void) | undefined;
 }
 
@@ -27,6 +27,8 @@ export class Client {
   #nextId = 1;
   #failed: Error | null = null;
   #onClosed: (() => void) | null = null;
+  /** The worker gave a refinement back by itself. */
+  onDropped: ((dropped: Dropped) => void) | null = null;
 
   private constructor(platform: Platform) {
     this.#platform = platform;
@@ -62,9 +64,9 @@ export class Client {
   }
 
   /** Sends a request. `signal` stops it: the worker is told, and the promise rejects at once. */
-  ask<T>(
+  ask<T, P extends Progress | QuantizeProgress = Progress>(
     message: Unnumbered<ToWorker>,
-    more: { signal?: AbortSignal | undefined; onProgress?: ((progress: Progress) => void) | undefined; transfer?: Transferable[] } = {},
+    more: { signal?: AbortSignal | undefined; onProgress?: ((progress: P) => void) | undefined; transfer?: Transferable[] } = {},
   ): Promise<T> {
     const { signal, onProgress, transfer } = more;
     return new Promise<T>((resolve, reject) => {
@@ -140,9 +142,11 @@ export class Client {
       case 'error':
         return this.#settle(message.id)?.reject(message.isAbort ? abortError() : fromPlain(message.error));
       case 'progress':
-        return this.#waiting.get(message.id)?.onProgress?.(message.progress);
+        return this.#waiting.get(message.id)?.onProgress?.(message.progress as never);
       case 'events':
         return this.#waiting.get(message.id)?.onEvents?.(message.events);
+      case 'dropped':
+        return this.onDropped?.(message.dropped);
       case 'closed':
         return this.#onClosed?.();
       case 'fatal':

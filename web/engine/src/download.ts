@@ -12,6 +12,8 @@ export interface ModelFile {
   read(offset: number, into: Uint8Array, onBytes: (n: number) => void): Promise<number>;
   /** No more reads; `isGood` when the model loaded. */
   close(isGood: boolean): Promise<void>;
+  /** The core found `component` damaged: what is kept of it goes. True when it came from storage, so that a new try may bring it whole. */
+  distrust?(component: string): Promise<boolean>;
   readonly isLocal: boolean;
 }
 
@@ -50,6 +52,7 @@ export class UrlFile implements ModelFile {
   readonly #url: string;
   readonly #cache: CacheMode;
   readonly #isOptional: boolean;
+  readonly #isChecked: boolean;
   readonly #abort: AbortSignal;
   #whole: BlobFile | null = null;  // when the bytes are already here
   #size: number | null | undefined;  // undefined: not asked yet; null: no such file
@@ -65,12 +68,17 @@ export class UrlFile implements ModelFile {
   #nCuts = 0;
   #cutAt = 0;
 
-  /** `isOptional`: an answer 404 means that there is no such file, not a failure. */
-  constructor(url: string, cache: CacheMode, isOptional: boolean, abort: AbortSignal) {
+  /** `isOptional`: an answer 404 means that there is no such file, not a failure. `knownSize`: bytes, when they need not be asked; such a
+   * file is a shard, whose bytes are checked and kept by who reads it. */
+  constructor(url: string, cache: CacheMode, isOptional: boolean, abort: AbortSignal, knownSize?: number) {
     this.#url = url;
     this.#cache = cache;
     this.#isOptional = isOptional;
     this.#abort = abort;
+    this.#isChecked = knownSize !== undefined;
+    if (knownSize === undefined) return;
+    this.#size = knownSize;
+    this.#isLengthKnown = this.#hasRanges = true; // until the first answer says otherwise
   }
 
   async size(): Promise<number | null> {
@@ -232,8 +240,10 @@ export class UrlFile implements ModelFile {
       // At last without: older browsers ask another origin for leave to send it, and some servers refuse.
       const headers: HeadersInit = attempt === RETRIES_OPEN && offset === 0 ? {} : { Range: `bytes=${offset}-` };
       try {
-        // What goes into our storage need not be in the browser's cache a second time.
-        response = await fetch(this.#url, { headers, signal: this.#abort, cache: this.#cache === 'off' ? 'default' : 'no-store' });
+        // What goes into our storage need not be in the browser's cache a second time; and that one, which cannot check them, would hand
+        // out damaged bytes again and again.
+        const cache = this.#cache === 'off' && !this.#isChecked ? 'default' : 'no-store';
+        response = await fetch(this.#url, { headers, signal: this.#abort, cache });
         if ((response.status !== 429 && response.status < 500) || attempt >= RETRIES_OPEN) break;
         await response.body?.cancel();
       } catch (error) {
@@ -259,7 +269,7 @@ export class UrlFile implements ModelFile {
     this.#etag = etag;
     const isPart = response.status === 206;
     this.#hasRanges = isPart || response.headers.get('accept-ranges') === 'bytes';
-    if (offset === 0) this.#readLength(response, isPart);
+    if (offset === 0 && !this.#isLengthKnown) this.#readLength(response, isPart);
     this.#reader = response.body!.getReader();
     if (!isPart) {
       // The server started at the front all the same.

@@ -2,17 +2,39 @@
 import { camelKeys } from './answer.ts';
 import { Client, type Platform } from './client.ts';
 import { failure } from './errors.ts';
-import { engineOptionNames, modelOptionNames } from './generated/options.ts';
+import { engineOptionNames, modelOptionNames, quantizeOptionNames } from './generated/options.ts';
+import type { QuantizeJob } from './messages.ts';
 import { coreOptions, Model } from './model.ts';
 import { pick, type Surroundings } from './pick.ts';
-import type { Build, Capabilities, EngineOptions, LoadOptions, ModelSource, Source } from './types.ts';
+import type {
+  Build,
+  Capabilities,
+  EngineOptions,
+  LoadOptions,
+  ModelSource,
+  Quantized,
+  QuantizeOptions,
+  QuantizeProgress,
+  QuantizeTarget,
+  Source,
+} from './types.ts';
 
 /** What differs between a page and Node. */
 export interface Host extends Platform {
   surroundings: Surroundings;
-  compile(build: Build): Promise<WebAssembly.Module>;
+  /** The module that answers, or the larger one that can also quantise. */
+  compile(build: Build, isQuantizer: boolean): Promise<WebAssembly.Module>;
+  /** Makes room for a folder. Errors: kTargetExists, kWriteFailed. */
+  openTarget(target: QuantizeTarget): Promise<OpenTarget>;
   /** Makes a string absolute: a URL, or a path. */
   resolve(source: string | URL): Promise<Source>;
+}
+
+/** A folder that is being written: it gets its name when it is whole, or goes. */
+export interface OpenTarget {
+  source: Source;
+  finish(): Promise<Quantized['folder']>;
+  undo(): Promise<void>;
 }
 
 type Started = Awaited<ReturnType<typeof Client.start>>;
@@ -36,6 +58,8 @@ export class EngineBase implements AsyncDisposable {
   readonly capabilities: Capabilities;
   readonly #parts: Parts;
   readonly #models = new Set<Model>();
+  readonly #quantizers = new Set<Client>();
+  #quantizerModule: Promise<WebAssembly.Module> | null = null;
   #spare: Started | null;
   #isDisposed = false;
 
@@ -52,7 +76,7 @@ export class EngineBase implements AsyncDisposable {
       throw failure('kOptionInvalid', { option: 'threads', value: String(wanted), expected: 'a whole number from 0 to 64' });
     }
     const chosen = pick(host.surroundings, wasm, wanted);
-    const module = await host.compile(chosen.build);
+    const module = await host.compile(chosen.build, false);
     const core = coreOptions({ ...options, threads: chosen.threads }, engineOptionNames, ['wasm', 'assets']);
     // Started now, for what it says of itself; the first model takes it.
     const spare = await Client.start(host, module, chosen.threads, core);
@@ -67,8 +91,8 @@ export class EngineBase implements AsyncDisposable {
   }
 
   /**
-   * Loads a model. Errors: kHttpStatus, kDownloadFailed, kNotAModel, kModelTruncated, kModelCorrupt, kArchitectureUnknown and others of
-   * the core; an AbortError when `signal` fires.
+   * Loads a model. Errors: kHttpStatus, kDownloadFailed, kNotAModel, kModelTruncated, kModelCorrupt, kHashMismatch, kArchitectureUnknown
+   * and others of the core; an AbortError when `signal` fires.
    */
   async load(source: ModelSource, options: LoadOptions = {}): Promise<Model> {
     if (this.#isDisposed) throw failure('kSessionClosed', { what: 'engine' });
@@ -79,15 +103,19 @@ export class EngineBase implements AsyncDisposable {
     const { host, module, threads, options: engineOptions } = this.#parts;
     const { client } = spare && !spare.client.isBroken ? spare : await Client.start(host, module, threads, engineOptions);
     try {
-      const core = coreOptions(options, modelOptionNames, ['onProgress', 'signal', 'cache'], {
+      const { planes = 'progressive', memoryLimit = 0 } = options;
+      if (!(memoryLimit >= 0)) throw failure('kOptionInvalid', { option: 'memoryLimit', value: String(memoryLimit), expected: 'a number of bytes' });
+      const core = coreOptions(options, modelOptionNames, ['onProgress', 'signal', 'cache', 'planes', 'memoryLimit'], {
+        planes: planes === 'progressive' ? 'base' : planes,
         file: nameOf(from),
-        container: from.kind === 'folder' || ('isFolder' in from && from.isFolder) ? 'folder' : 'gguf',
+        container: isFolder(from) ? 'folder' : 'gguf',
       });
       const cache = options.cache ?? 'default';
       const { signal, onProgress } = options;
-      const info = await client.ask<object>({ type: 'load', source: from, options: core, cache }, { signal, onProgress });
+      const info = await client.ask<object>({ type: 'load', source: from, options: core, cache, memoryLimit }, { signal, onProgress });
       const model: Model = new Model(client, info, () => this.#models.delete(model));
       this.#models.add(model);
+      if (planes === 'progressive' && model.info.hasRefinement) void model.refine({ onProgress, signal });
       return model;
     } catch (error) {
       await client.close();
@@ -95,11 +123,61 @@ export class EngineBase implements AsyncDisposable {
     }
   }
 
+  /**
+   * Makes a folder of low-bit planes of a model, calibrated on `options.text`, and measures what it lost. Runs in a worker and a module of
+   * its own, fetched for this. Nothing half-written stays, also when `signal` fires. Errors: kTargetExists, kWriteFailed, kTextTooShort,
+   * kBudgetTooSmall, kOptionInvalid, kWeightsNotFinite and those of load().
+   */
+  async quantize(source: ModelSource, target: QuantizeTarget, options: QuantizeOptions): Promise<Quantized> {
+    if (this.#isDisposed) throw failure('kSessionClosed', { what: 'engine' });
+    const { signal, onProgress, text, allocation, evalWindows = 8, cache = 'default' } = options;
+    signal?.throwIfAborted();
+    if (typeof text !== 'string' || !text) {
+      throw failure('kArgumentInvalid', { what: 'There is no text to calibrate on', fix: 'Pass {text}: a few hundred kilobytes of what the model will read.' });
+    }
+    const from = await this.#describe(source);
+    const { host, threads, options: engineOptions, capabilities } = this.#parts;
+    const core = coreOptions(options, quantizeOptionNames, ['text', 'allocation', 'evalWindows', 'onProgress', 'signal', 'cache'], allocation ? { allocation } : {});
+    this.#quantizerModule ??= host.compile(capabilities.build, true);
+    this.#quantizerModule.catch(() => (this.#quantizerModule = null)); // the next call tries again
+    const module = await this.#quantizerModule;
+    const into = await host.openTarget(target);
+    let client: Client | undefined;
+    try {
+      ({ client } = await Client.start(host, module, threads, engineOptions));
+      this.#quantizers.add(client);
+      const job: QuantizeJob = {
+        source: from,
+        sourceName: baseName(nameOf(from)),
+        sourceOptions: loadOptions(from),
+        cache,
+        target: into.source,
+        targetOptions: loadOptions(into.source),
+        text: new TextEncoder().encode(`${text}
+`),
+        options: core,
+        evalWindows,
+        evalOptions: JSON.stringify({ windows: evalWindows, ...(options.window ? { ctx: options.window } : {}) }),
+      };
+      const done = await client.ask<{ report: object; evaluation: object | null }, QuantizeProgress>({ type: 'quantize', job }, { signal, onProgress });
+      await client.close();
+      const folder = await into.finish();
+      const evaluation = done.evaluation ? camelKeys<NonNullable<Quantized['evaluation']>>(done.evaluation) : null;
+      return { folder, report: camelKeys<Quantized['report']>(done.report), evaluation };
+    } catch (error) {
+      await client?.close(); // first, so that it writes no more
+      await into.undo();
+      throw error;
+    } finally {
+      if (client) this.#quantizers.delete(client);
+    }
+  }
+
   async dispose(): Promise<void> {
     this.#isDisposed = true;
     const spare = this.#spare;
     this.#spare = null;
-    await Promise.all([spare?.client.close(), ...[...this.#models].map((model) => model.dispose())]);
+    await Promise.all([spare?.client.close(), ...[...this.#quantizers].map((client) => client.close()), ...[...this.#models].map((model) => model.dispose())]);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -108,6 +186,7 @@ export class EngineBase implements AsyncDisposable {
 
   async #describe(source: ModelSource): Promise<Source> {
     if (typeof source === 'string' || source instanceof URL) return this.#parts.host.resolve(source);
+    if (isHandle(source)) return { kind: 'handle', handle: source };
     const blobs = Array.isArray(source) ? source : [source];
     if (!blobs.length || !blobs.every((blob) => blob instanceof Blob)) {
       throw failure('kArgumentInvalid', { what: 'A model is a URL, a File, a Blob or a list of them', fix: 'Pass one of these.' });
@@ -126,7 +205,15 @@ export function isFolderPath(path: string): boolean {
   return last === '' || !last.includes('.');
 }
 
-function nameOf(source: Source): string {
+const isFolder = (source: Source) => source.kind === 'folder' || source.kind === 'handle' || ('isFolder' in source && source.isFolder);
+
+const loadOptions = (source: Source) => JSON.stringify({ file: nameOf(source), container: isFolder(source) ? 'folder' : 'gguf' });
+
+const baseName = (path: string) => path.replace(/\/$/, '').split('/').at(-1)!;
+
+const isHandle = (source: object): source is FileSystemDirectoryHandle => 'kind' in source && source.kind === 'directory';
+
+export function nameOf(source: Source): string {
   switch (source.kind) {
     case 'url':
       return source.url;
@@ -136,5 +223,7 @@ function nameOf(source: Source): string {
       return source.name;
     case 'folder':
       return 'the chosen folder';
+    case 'handle':
+      return source.handle.name;
   }
 }

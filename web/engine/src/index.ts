@@ -1,13 +1,14 @@
 // subbyte in a page.
 import './dispose.ts';
-import { EngineBase, isFolderPath, type Host } from './engine.ts';
+import { EngineBase, isFolderPath, type Host, type OpenTarget } from './engine.ts';
 import { failure, reasonOf } from './errors.ts';
 import type { FromWorker, WorkerPort } from './messages.ts';
-import type { Build, EngineOptions } from './types.ts';
+import { INDEX_FILE } from './shards.ts';
+import type { Build, EngineOptions, QuantizeTarget } from './types.ts';
 
 export { AnswerStream } from './answer.ts';
 export { SubbyteError, type ErrorCode } from './errors.ts';
-export { Model } from './model.ts';
+export { Model, type ModelEvents } from './model.ts';
 export type * from './types.ts';
 
 export class Engine extends EngineBase {
@@ -27,6 +28,11 @@ function pageHost(options: EngineOptions): Host {
     relaxed: asset('subbyte-relaxed.wasm') ?? new URL('./subbyte-relaxed.wasm', import.meta.url),
     'relaxed-threads': asset('subbyte-relaxed-threads.wasm') ?? new URL('./subbyte-relaxed-threads.wasm', import.meta.url),
   };
+  const quantizers: Record<Build, URL> = {
+    simd: asset('subbyte-quantizer-simd.wasm') ?? new URL('./subbyte-quantizer-simd.wasm', import.meta.url),
+    relaxed: asset('subbyte-quantizer-relaxed.wasm') ?? new URL('./subbyte-quantizer-relaxed.wasm', import.meta.url),
+    'relaxed-threads': asset('subbyte-quantizer-relaxed-threads.wasm') ?? new URL('./subbyte-quantizer-relaxed-threads.wasm', import.meta.url),
+  };
   return {
     surroundings: {
       isNode: false,
@@ -34,10 +40,45 @@ function pageHost(options: EngineOptions): Host {
       hardwareThreads: navigator.hardwareConcurrency || 1,
     },
     spawn: () => pageWorker(asset('worker.js')),
-    compile: (build) => compile(modules[build]),
+    compile: (build, isQuantizer) => compile((isQuantizer ? quantizers : modules)[build]),
+    openTarget,
     async resolve(source) {
       const url = new URL(source, location.href);
       return { kind: 'url', url: folderUrl(url), isFolder: isFolder(url) };
+    },
+  };
+}
+
+const TARGETS = 'subbyte-models'; // the folder of the site's storage in which named targets are
+
+async function openTarget(target: QuantizeTarget): Promise<OpenTarget> {
+  let parent: FileSystemDirectoryHandle | null = null;
+  let handle: FileSystemDirectoryHandle;
+  try {
+    if (typeof target === 'string') {
+      parent = await (await navigator.storage.getDirectory()).getDirectoryHandle(TARGETS, { create: true });
+      handle = await parent.getDirectoryHandle(target, { create: true });
+    } else {
+      handle = target;
+    }
+  } catch (error) {
+    throw failure('kWriteFailed', { file: typeof target === 'string' ? target : target.name, why: reasonOf(error) }, error);
+  }
+  const entries = handle as FileSystemDirectoryHandle & { keys(): AsyncIterable<string> };
+  const clear = async () => {
+    for await (const name of entries.keys()) await handle.removeEntry(name, { recursive: true });
+  };
+  // The index is written last: a folder without it is what a tab left that was closed in the middle.
+  const isModel = await handle.getFileHandle(INDEX_FILE).then(() => true, () => false);
+  if (isModel) throw failure('kTargetExists', { target: handle.name });
+  if (parent) await clear();
+  else for await (const _ of entries.keys()) throw failure('kTargetExists', { target: handle.name });
+  return {
+    source: { kind: 'handle', handle },
+    finish: async () => handle,
+    undo: async () => {
+      await clear();
+      await parent?.removeEntry(handle.name);
     },
   };
 }

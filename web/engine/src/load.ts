@@ -1,18 +1,18 @@
 // Brings a load the bytes that it asks for. The core says which file, where and how many; here is where they come from.
 import { BlobFile, UrlFile, type ModelFile } from './download.ts';
-import { abortError, failure } from './errors.ts';
+import { abortError, failure, reasonOf, SubbyteError } from './errors.ts';
 import type { CacheMode } from './messages.ts';
+import { INDEX_FILE, OverheardFile, shardsOf, ShardFile, type Shard } from './shards.ts';
 import type { Progress, Source } from './types.ts';
 import type { Core } from './wasm.ts';
 
-/** Opens a file of the source by its name in the folder; '' is the source itself. */
-export type Opener = (name: string) => ModelFile;
+/** Opens a file of the source by its name in the folder; '' is the source itself. Lives as long as its model, loads come and go. */
+export type Opener = (name: string, abort: AbortSignal) => ModelFile;
 
-export function webOpener(source: Source, cache: CacheMode, abort: AbortSignal): Opener {
+export function webOpener(source: Source, cache: CacheMode): Opener {
   switch (source.kind) {
     case 'url':
-      // In a folder the core decides which files must be there.
-      return (name) => new UrlFile(source.isFolder ? new URL(name, source.url).href : source.url, cache, source.isFolder, abort);
+      return source.isFolder ? folderOpener(source.url, cache) : (_, abort) => new UrlFile(source.url, cache, false, abort);
     case 'blobs':
       return () => new BlobFile(source.blobs.length === 1 ? source.blobs[0]! : new Blob(source.blobs));
     case 'folder':
@@ -20,8 +20,52 @@ export function webOpener(source: Source, cache: CacheMode, abort: AbortSignal):
         const file = source.files.find((candidate) => candidate.name === name);
         return file ? new BlobFile(file.blob) : missingFile;
       };
+    case 'handle':
+      return (name) => new HandleFile(source.handle, name);
     case 'path':
       throw failure('kArgumentInvalid', { what: `A page cannot read the path ${source.path}`, fix: 'Give a URL or a File.' });
+  }
+}
+
+function folderOpener(url: string, cache: CacheMode): Opener {
+  let shards = new Map<string, Shard>();
+  return (name, abort) => {
+    const at = new URL(name, url).href;
+    const shard = shards.get(name);
+    if (shard) return new ShardFile(at, shard, cache, abort);
+    // The core decides which files must be there.
+    const file = new UrlFile(at, cache, true, abort);
+    return name === INDEX_FILE ? new OverheardFile(file, (text) => (shards = shardsOf(text))) : file;
+  };
+}
+
+/** A file in a folder of the site's storage, or in one that the user chose. */
+class HandleFile implements ModelFile {
+  readonly isLocal = true;
+  readonly #folder: FileSystemDirectoryHandle;
+  readonly #name: string;
+  #blob: BlobFile | null | undefined;
+
+  constructor(folder: FileSystemDirectoryHandle, name: string) {
+    this.#folder = folder;
+    this.#name = name;
+  }
+  async size(): Promise<number | null> {
+    return (await this.#open())?.size() ?? null;
+  }
+  async read(offset: number, into: Uint8Array, onBytes: (n: number) => void): Promise<number> {
+    return (await this.#open())?.read(offset, into, onBytes) ?? 0;
+  }
+  async close(): Promise<void> {}
+
+  async #open(): Promise<BlobFile | null> {
+    if (this.#blob !== undefined) return this.#blob;
+    try {
+      return (this.#blob = new BlobFile(await (await this.#folder.getFileHandle(this.#name)).getFile()));
+    } catch (error) {
+      if (error instanceof DOMException && error.name === 'NotFoundError') return (this.#blob = null);
+      throw failure('kReadFailed', { file: `${this.#folder.name}/${this.#name}`, why: reasonOf(error) }, error);
+    }
   }
 }
 
@@ -43,11 +87,35 @@ interface CoreProgress {
   total_bytes: number;
 }
 
-/** Runs the load to its end and returns the model's handle. */
-export async function bring(core: Core, load: number, open: Opener, abort: AbortSignal, tell: (progress: Progress) => void): Promise<number> {
+export interface LoadJob {
+  /** A new load of the core. More than once where stored bytes turn out to be damaged: these are let go and fetched again. */
+  begin: () => number;
+  open: Opener;
+  abort: AbortSignal;
+  tell: (progress: Progress) => void;
+  /** The load runs behind a session, whose steps may grow the memory. */
+  isRefinement?: boolean;
+}
+
+/** Runs a load to its end; `finish` gets its handle and uses it up. */
+export async function bring<T>(core: Core, job: LoadJob, finish: (load: number) => T): Promise<T> {
+  for (;;) {
+    try {
+      return await bringOnce(core, job, finish);
+    } catch (error) {
+      if (!(error instanceof DamagedStorage)) throw error;
+    }
+  }
+}
+
+class DamagedStorage extends Error {}
+
+async function bringOnce<T>(core: Core, { begin, open, abort, tell, isRefinement }: LoadJob, finish: (load: number) => T): Promise<T> {
   const files = new Map<string, ModelFile>();
+  let load = begin();
   const request = core.alloc(REQUEST_BYTES);
   let isGood = false;
+  let reading: ModelFile | undefined;
   let last = { at: -Infinity, phase: '' };
   let progress: Progress = { phase: 'index', loadedBytes: 0, totalBytes: 0, file: '', isLocal: false };
   const report = (next: Partial<Progress>) => {
@@ -64,30 +132,36 @@ export async function bring(core: Core, load: number, open: Opener, abort: Abort
       const { wants, request: wanted } = core.loadNext(load, request);
       if (wants === DONE) break;
       let file = files.get(wanted.file);
-      if (!file) files.set(wanted.file, (file = open(wanted.file)));
+      if (!file) files.set(wanted.file, (file = open(wanted.file, abort)));
       if (wants === WANTS_SIZE) {
         core.check('sb_load_size', load, BigInt((await file.size()) ?? -1));
       } else {
+        reading = file;
         const before = core.json<CoreProgress>('sb_load_progress', load);
+        const phase = isRefinement ? 'refinement' : before.phase;
         let come = 0;
-        // The memory does not grow while the core waits, so these bytes stay where they are.
-        const into = core.bytes.subarray(wanted.dst, wanted.dst + wanted.nBytes);
+        // The memory does not grow while the core waits, so bytes stay where they are, but for the steps of a session.
+        const into = isRefinement ? new Uint8Array(wanted.nBytes) : core.bytes.subarray(wanted.at, wanted.at + wanted.nBytes);
         const n = await file.read(wanted.offset, into, (more) => {
           come += more;
           const loadedBytes = Math.min(before.done_bytes + come, before.total_bytes || Infinity);
-          report({ phase: before.phase, loadedBytes, totalBytes: before.total_bytes, file: wanted.file, isLocal: file.isLocal });
+          report({ phase, loadedBytes, totalBytes: before.total_bytes, file: wanted.file, isLocal: file.isLocal });
         });
+        if (isRefinement) core.bytes.set(into.subarray(0, n), wanted.at);
         core.check('sb_load_bytes', load, BigInt(n));
       }
     }
-    const model = core.handle('sb_load_finish', load);
-    load = 0;
+    const complete = load;
+    load = 0; // used up, also when this fails
+    const value = finish(complete);
     isGood = true;
     report({ phase: 'ready', loadedBytes: progress.totalBytes });
-    return model;
+    return value;
   } catch (error) {
-    // sb_load_finish uses the load up also when it fails; until then it is ours.
     if (load && !(error instanceof WebAssembly.RuntimeError)) core.call('sb_load_free', load);
+    if (error instanceof SubbyteError && error.code === 'kHashMismatch' && (await reading?.distrust?.(String(error.fields['component'])))) {
+      throw new DamagedStorage(error.message);
+    }
     throw error;
   } finally {
     core.free(request);

@@ -1,6 +1,6 @@
 // What crosses between the page and a model's worker. A message a request; events of a running answer come in batches, one a step.
 import type { PlainError } from './errors.ts';
-import type { Progress, Source } from './types.ts';
+import type { Progress, QuantizeProgress, Source } from './types.ts';
 
 export interface ThreadBlock {
   stackTop: number;
@@ -19,12 +19,35 @@ export interface PoolThread {
 export type ToWorker =
   | { type: 'init'; id: number; module: WebAssembly.Module; pool: MessagePort[] }
   | { type: 'engine'; id: number; options: string }
-  | { type: 'load'; id: number; source: Source; options: string; cache: CacheMode }
+  | { type: 'load'; id: number; source: Source; options: string; cache: CacheMode; memoryLimit: number }
+  | { type: 'refine'; id: number }
+  | { type: 'quantize'; id: number; job: QuantizeJob }
   | { type: 'start'; id: number; request: string }
   | { type: 'cancel'; id: number }
   | { type: 'call'; id: number; call: Call }
   | { type: 'close' }
   | { type: 'pool'; port: MessagePort };
+
+/** The options are JSON of the core: of both loads, sb_quantizer_create and sb_eval_create. */
+export interface QuantizeJob {
+  source: Source;
+  sourceName: string;
+  sourceOptions: string;
+  cache: CacheMode;
+  target: Source;
+  targetOptions: string;
+  text: Uint8Array;
+  options: string;
+  evalWindows: number;
+  evalOptions: string;
+}
+
+/** A refinement was given back, and what sb_model_info says since. */
+export interface Dropped {
+  freedBytes: number;
+  why: 'asked' | 'memory';
+  info: object;
+}
 
 export type CacheMode = 'default' | 'reload' | 'off';
 
@@ -37,13 +60,15 @@ export type Call =
   | { name: 'session' }
   | { name: 'reset' }
   | { name: 'resetPeak' }
+  | { name: 'dropRefinement'; bytes: number }
   | { name: 'golden'; bytes: Uint8Array };
 
 export type FromWorker =
   | { type: 'value'; id: number; value: unknown }
   | { type: 'error'; id: number; error: PlainError; isAbort?: boolean }
-  | { type: 'progress'; id: number; progress: Progress }
+  | { type: 'progress'; id: number; progress: Progress | QuantizeProgress }
   | { type: 'events'; id: number; events: string[] }
+  | { type: 'dropped'; dropped: Dropped }
   | { type: 'poolReady' }
   | { type: 'closed' }
   | { type: 'fatal'; why: string };

@@ -3,8 +3,8 @@ import { AnswerStream, camelKeys } from './answer.ts';
 import type { Client } from './client.ts';
 import { failure } from './errors.ts';
 import { generateOptionNames } from './generated/options.ts';
-import type { Call } from './messages.ts';
-import type { GenerateOptions, GoldenReport, MemoryReport, Message, ModelInfo } from './types.ts';
+import type { Call, Dropped } from './messages.ts';
+import type { GenerateOptions, GoldenReport, MemoryReport, Message, ModelInfo, Progress } from './types.ts';
 
 /** Options under their JavaScript names → JSON under the core's; what is undefined is left out, what is unknown goes through, so that
  * the core can name the nearest one. */
@@ -27,18 +27,106 @@ function today(): string {
   return [now.getFullYear(), now.getMonth() + 1, now.getDate()].map((n) => String(n).padStart(2, '0')).join('-');
 }
 
-export class Model implements AsyncDisposable {
-  readonly info: ModelInfo;
+/** What a Model tells of itself: the refinement came in, some of it was given back, or it could not be had. */
+export interface ModelEvents {
+  refined: CustomEvent<{ planes: ModelInfo['planes'] }>;
+  dropped: CustomEvent<{ planes: ModelInfo['planes']; freedBytes: number; why: 'asked' | 'memory' }>;
+  refinementfailed: CustomEvent<{ error: unknown }>;
+}
+
+export interface Model {
+  addEventListener<K extends keyof ModelEvents>(type: K, listener: (event: ModelEvents[K]) => void, options?: AddEventListenerOptions | boolean): void;
+  addEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: AddEventListenerOptions | boolean): void;
+}
+
+export class Model extends EventTarget implements AsyncDisposable {
   readonly #client: Client;
   readonly #onDispose: () => void;
+  #info: ModelInfo;
   #isBusy = false;
   #isDisposed = false;
+  #refining: { done: Promise<void>; control: AbortController } | null = null;
+  #refined: Promise<void> = Promise.resolve();
 
   /** Models come from engine.load(). */
   constructor(client: Client, info: object, onDispose: () => void) {
+    super();
     this.#client = client;
-    this.info = camelKeys<ModelInfo>(info);
+    this.#info = camelKeys<ModelInfo>(info);
     this.#onDispose = onDispose;
+    client.onDropped = (dropped) => this.#onDropped(dropped);
+  }
+
+  /** What is loaded; a new object after 'refined' and 'dropped'. */
+  get info(): ModelInfo {
+    return this.#info;
+  }
+
+  /** Which planes of a quantised folder are in use: 'base', 'full', or 'partial' after some were given back. */
+  get planes(): ModelInfo['planes'] {
+    return this.#info.planes;
+  }
+
+  /** Settled when no refinement is on its way: resolves once it is in use (or when none was asked for), rejects with what stopped it. */
+  get refined(): Promise<void> {
+    return this.#refined;
+  }
+
+  /**
+   * Fetches the refinement, or what of it was given back, behind a running answer, and swaps it in between two tokens; the conversation
+   * stays. A second call while one runs joins it. Errors: kRefinementMissing, kHashMismatch, kDownloadFailed, kHttpStatus, kFileMissing,
+   * kMemoryExhausted; an AbortError when `signal` fires or dropRefinement() is called. After an error the model goes on as it was.
+   */
+  refine(options: { onProgress?: ((progress: Progress) => void) | undefined; signal?: AbortSignal | undefined } = {}): Promise<void> {
+    if (!this.#refining) {
+      const control = new AbortController();
+      const done = this.#refine(control, options).finally(() => (this.#refining = null));
+      this.#refining = { done, control };
+      this.#refined = done;
+      done.catch(() => {}); // whoever asks hears it; so do listeners to 'refinementfailed'
+    }
+    return this.#refining.done;
+  }
+
+  async #refine(
+    control: AbortController,
+    { onProgress, signal }: { onProgress?: ((progress: Progress) => void) | undefined; signal?: AbortSignal | undefined },
+  ): Promise<void> {
+    const stop = () => control.abort(signal!.reason);
+    if (signal?.aborted) stop();
+    signal?.addEventListener('abort', stop, { once: true });
+    try {
+      const info = await this.#client.ask<object>({ type: 'refine' }, { signal: control.signal, onProgress });
+      this.#info = camelKeys<ModelInfo>(info);
+      this.#tell('refined', { planes: this.planes });
+    } catch (error) {
+      this.#tell('refinementfailed', { error });
+      throw error;
+    } finally {
+      signal?.removeEventListener('abort', stop);
+    }
+  }
+
+  /**
+   * Gives refinements back between two tokens, whole matrices in the order that the folder names, until at least `bytes` are free; all of
+   * them when it is left out. Ends a refinement that is still coming. refine() brings them back.
+   */
+  async dropRefinement(options: { bytes?: number } = {}): Promise<{ freedBytes: number }> {
+    const { bytes = Infinity } = options;
+    if (!(bytes >= 0)) throw failure('kOptionInvalid', { option: 'bytes', value: String(bytes), expected: 'a number of at least 0' });
+    this.#refining?.control.abort();
+    const dropped = await this.#call<Dropped>({ name: 'dropRefinement', bytes });
+    this.#onDropped(dropped);
+    return { freedBytes: dropped.freedBytes };
+  }
+
+  #onDropped({ freedBytes, why, info }: Dropped): void {
+    this.#info = camelKeys<ModelInfo>(info);
+    if (freedBytes) this.#tell('dropped', { planes: this.planes, freedBytes, why });
+  }
+
+  #tell<K extends keyof ModelEvents>(type: K, detail: ModelEvents[K]['detail']): void {
+    if (!this.#isDisposed) this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 
   /**
@@ -111,6 +199,7 @@ export class Model implements AsyncDisposable {
   async dispose(): Promise<void> {
     if (this.#isDisposed) return;
     this.#isDisposed = true;
+    this.#refining?.control.abort();
     await this.#client.close();
     this.#onDispose();
   }

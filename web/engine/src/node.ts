@@ -1,19 +1,19 @@
 // subbyte in Node: worker_threads instead of web workers, files from the disk beside URLs.
 import './dispose.ts';
-import { readFile, stat } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { resolve as resolvePath } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { Worker } from 'node:worker_threads';
 
-import { EngineBase, isFolderPath, type Host } from './engine.ts';
+import { EngineBase, isFolderPath, type Host, type OpenTarget } from './engine.ts';
 import { failure, reasonOf } from './errors.ts';
 import type { FromWorker, WorkerPort } from './messages.ts';
-import type { EngineOptions, Source } from './types.ts';
+import type { EngineOptions, QuantizeTarget, Source } from './types.ts';
 
 export { AnswerStream } from './answer.ts';
 export { SubbyteError, type ErrorCode } from './errors.ts';
-export { Model } from './model.ts';
+export { Model, type ModelEvents } from './model.ts';
 export type * from './types.ts';
 
 export class Engine extends EngineBase {
@@ -29,8 +29,8 @@ function nodeHost(options: EngineOptions): Host {
   return {
     surroundings: { isNode: true, crossOriginIsolated: true, hardwareThreads: availableParallelism() },
     spawn: () => nodeWorker(new URL('node_worker.js', base)),
-    async compile(build) {
-      const file = fileURLToPath(new URL(`subbyte-${build}.wasm`, base));
+    async compile(build, isQuantizer) {
+      const file = fileURLToPath(new URL(`subbyte-${isQuantizer ? 'quantizer-' : ''}${build}.wasm`, base));
       const bytes = await readFile(file).catch((error: unknown) => {
         throw failure('kFileMissing', { file }, error);
       });
@@ -39,6 +39,35 @@ function nodeHost(options: EngineOptions): Host {
       });
     },
     resolve,
+    openTarget,
+  };
+}
+
+async function openTarget(target: QuantizeTarget): Promise<OpenTarget> {
+  if (typeof target !== 'string') throw failure('kArgumentInvalid', { what: 'In Node a folder is written to a path', fix: 'Give one.' });
+  const path = resolvePath(target);
+  const partial = `${path}.partial`; // it gets its name when it is whole
+  const isFree = await readdir(path).then((names) => names.length === 0, (error: NodeJS.ErrnoException) => error.code === 'ENOENT');
+  if (!isFree) throw failure('kTargetExists', { target: path });
+  const asFailure = (error: unknown) => failure('kWriteFailed', { file: path, why: reasonOf(error) }, error);
+  try {
+    await rm(partial, { recursive: true, force: true });
+    await mkdir(partial, { recursive: true });
+  } catch (error) {
+    throw asFailure(error);
+  }
+  return {
+    source: { kind: 'path', path: partial, isFolder: true },
+    async finish() {
+      try {
+        await rm(path, { recursive: true, force: true }); // an empty folder
+        await rename(partial, path);
+      } catch (error) {
+        throw asFailure(error);
+      }
+      return path;
+    },
+    undo: () => rm(partial, { recursive: true, force: true }),
   };
 }
 

@@ -1,5 +1,10 @@
 // What users pass in and get back.
-import type { EngineOptions as CoreEngineOptions, GenerateOptions as CoreGenerateOptions, ModelOptions } from './generated/options.ts';
+import type {
+  EngineOptions as CoreEngineOptions,
+  GenerateOptions as CoreGenerateOptions,
+  ModelOptions,
+  QuantizeOptions as CoreQuantizeOptions,
+} from './generated/options.ts';
 import type { CacheMode } from './messages.ts';
 
 export type Build = 'simd' | 'relaxed' | 'relaxed-threads';
@@ -26,8 +31,9 @@ export interface Capabilities {
 }
 
 export interface Progress {
-  /** 'index' reads what is in the file, then 'tokenizer', 'weights' and at last 'ready'. */
-  phase: 'index' | 'tokenizer' | 'weights' | 'ready';
+  /** 'index' reads what is in the file, then 'tokenizer', 'weights' and at last 'ready'; then 'refinement', behind the model that answers
+   * already, and 'ready' once more. */
+  phase: 'index' | 'tokenizer' | 'weights' | 'ready' | 'refinement';
   loadedBytes: number;
   /** 0 while it is not known. */
   totalBytes: number;
@@ -37,21 +43,63 @@ export interface Progress {
 }
 
 /** A URL or (in Node) a path: a GGUF file, or a folder with config.json. A File or Blob, several Blobs that make up one GGUF when put
- * together, or the Files of a folder. */
-export type ModelSource = string | URL | Blob | Blob[];
+ * together, or the Files of a folder; or the handle of a folder, as quantize() returns it. */
+export type ModelSource = string | URL | Blob | Blob[] | FileSystemDirectoryHandle;
 
 /** A ModelSource as the worker gets it. */
 export type Source =
   | { kind: 'url'; url: string; isFolder: boolean }
   | { kind: 'path'; path: string; isFolder: boolean }
   | { kind: 'blobs'; name: string; blobs: Blob[] }
-  | { kind: 'folder'; files: { name: string; blob: Blob }[] };
+  | { kind: 'folder'; files: { name: string; blob: Blob }[] }
+  | { kind: 'handle'; handle: FileSystemDirectoryHandle };
 
-export interface LoadOptions extends ModelOptions {
+export interface LoadOptions extends Omit<ModelOptions, 'planes'> {
+  /** Of a quantised folder with a refinement: 'base' loads a complete smaller model, 'full' waits for all of it, 'progressive' answers with
+   * the base while the refinement comes (model.refined). Default 'progressive'. */
+  planes?: 'base' | 'full' | 'progressive';
+  /** Bytes by the engine's books that this model should keep to: above, its refinement is given back a matrix at a time, the one that
+   * matters least first, and none is fetched that would not fit. */
+  memoryLimit?: number;
+  /** Also of a refinement that comes behind the model. */
   onProgress?: (progress: Progress) => void;
+  /** Stops the load; once load() has returned, the refinement that is still coming. */
   signal?: AbortSignal;
   /** Downloads are kept in the browser's storage for this site. 'reload' fetches again, 'off' neither reads nor writes it. */
   cache?: CacheMode;
+}
+
+export interface QuantizeProgress {
+  /** 'load' reads a model, 'sensitivity' and 'quantize' work, 'evaluate' measures what was lost. */
+  phase: 'load' | 'sensitivity' | 'quantize' | 'evaluate';
+  /** Of this phase, 0 … 1. */
+  fraction: number;
+  /** Of this phase; null while it is not known. */
+  leftMs: number | null;
+}
+
+export interface QuantizeOptions extends CoreQuantizeOptions {
+  /** What to calibrate on, of the kind that the model will read: a few hundred kilobytes. Its last twelfth is kept to measure the loss. */
+  text: string;
+  /** {group: format}, in place of a sensitivity run. */
+  allocation?: Record<string, unknown>;
+  /** Windows of the text's end to measure the loss on; 0 skips it. Default 8. */
+  evalWindows?: number;
+  onProgress?: (progress: QuantizeProgress) => void;
+  signal?: AbortSignal;
+  /** Of the source's download, as in LoadOptions. */
+  cache?: CacheMode;
+}
+
+/** Where a quantised folder goes: a name in the site's storage, or the handle of an empty folder; in Node a path. */
+export type QuantizeTarget = string | FileSystemDirectoryHandle;
+
+export interface Quantized {
+  /** For engine.load(). */
+  folder: string | FileSystemDirectoryHandle;
+  report: { weightBytes: number; nParameters: number; bpw: number; bpwLinears: number; bpwEmbedding: number; [key: string]: unknown };
+  /** Null when it was skipped, or when the text was too short. */
+  evaluation: { kl: number; klSe: number; ppl: number; pplRef: number; top1: number; top1Ref: number; top1Drop: number; nTokens: number; [key: string]: unknown } | null;
 }
 
 export interface Message {
@@ -108,8 +156,12 @@ export interface ModelInfo {
   hasTokenizer: boolean;
   nParameters: number;
   weightBytes: number;
+  /** True bits per weight of what is loaded now, scales counted. */
   bpw: number;
   device: string;
+  /** Which planes are in use; 'full' also of a model without refinement. */
+  planes: 'base' | 'partial' | 'full';
+  hasRefinement: boolean;
   [key: string]: unknown;
 }
 

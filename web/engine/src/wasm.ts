@@ -30,7 +30,7 @@ export interface Request {
   file: string;
   offset: number;
   nBytes: number;
-  dst: number;
+  at: number;
 }
 
 export class Core {
@@ -186,16 +186,17 @@ export class Core {
   /** sb_load_next: what the load wants now. */
   loadNext(load: number, request: number): { wants: number; request: Request } {
     const wants = this.check('sb_load_next', load, request);
+    return { wants, request: wants ? this.readRequest(request) : { file: '', offset: 0, nBytes: 0, at: 0 } };
+  }
+
+  /** An sb_request or an sb_write: which bytes of which file, and where they are or go in the memory. */
+  readRequest(request: number): Request {
     const view = new DataView(this.memory.buffer);
-    const file = wants ? view.getUint32(request, true) : 0;
     return {
-      wants,
-      request: {
-        file: file ? this.#cString(file) : '',
-        offset: wants ? Number(view.getBigUint64(request + 8, true)) : 0,
-        nBytes: wants ? Number(view.getBigUint64(request + 16, true)) : 0,
-        dst: wants ? view.getUint32(request + 24, true) : 0,
-      },
+      file: this.#cString(view.getUint32(request, true)),
+      offset: Number(view.getBigUint64(request + 8, true)),
+      nBytes: Number(view.getBigUint64(request + 16, true)),
+      at: view.getUint32(request + 24, true),
     };
   }
 

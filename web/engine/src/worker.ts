@@ -1,26 +1,34 @@
 // A model's worker: it owns one instance of the core and runs what the page asks for. Between two steps of an answer it goes back to its
 // message queue, so that a cancel, or a question about memory, is heard within one step.
-import { failure, isAbort, reasonOf, SubbyteError, toPlain } from './errors.ts';
+import { abortError, failure, isAbort, reasonOf, SubbyteError, toPlain } from './errors.ts';
 import { bring, type Opener } from './load.ts';
-import type { CacheMode, Call, FromWorker, PoolThread, Port, ToWorker } from './messages.ts';
-import type { Source } from './types.ts';
+import type { CacheMode, Call, Dropped, FromWorker, PoolThread, Port, ToWorker } from './messages.ts';
+import type { Progress, Source } from './types.ts';
+import { quantize, type FolderSink } from './quantize.ts';
 import { Core, FatalError, sharedMemory } from './wasm.ts';
 
-export type MakeOpener = (source: Source, cache: CacheMode, abort: AbortSignal) => Opener;
+export type MakeOpener = (source: Source, cache: CacheMode) => Opener;
 
 const STEP_MORE = 1;
+const ALL_BYTES = 0xffff_ffff_ffff_ffffn;
 
 /** Calls `work` after the messages that wait already. Made once; it must not cost the 4 ms of nested timers. */
 export type MakeLater = (work: () => void) => () => void;
 
-export function serve(port: Port<ToWorker, FromWorker>, makeOpener: MakeOpener, makeLater: MakeLater): void {
+/** Where a quantised folder is written. */
+export type MakeSink = (target: Source) => FolderSink;
+
+export function serve(port: Port<ToWorker, FromWorker>, makeOpener: MakeOpener, makeSink: MakeSink, makeLater: MakeLater): void {
   let core: Core;
   let engine = 0;
   let model = 0;
   let session = 0;
   let answering = 0; // the running answer's id
-  let loading: AbortController | null = null;
-  let loaded: Promise<void> = Promise.resolve();
+  let open: Opener;
+  let memoryLimit = 0; // bytes; 0: none
+  let mayRelieve = true; // until there was nothing left to give back
+  const running = new Map<number, AbortController>(); // loads, by their request
+  let loads: Promise<unknown> = Promise.resolve();
   let isNextPosted = false;
   const postNext = makeLater(() => {
     isNextPosted = false;
@@ -74,13 +82,17 @@ export function serve(port: Port<ToWorker, FromWorker>, makeOpener: MakeOpener, 
           version: core.json<object>('sb_version'),
         });
       case 'load':
-        return (loaded = load(message));
+        return load(message);
+      case 'refine':
+        return refine(message.id);
+      case 'quantize':
+        return quantizeFor(message);
       case 'start':
         core.check('sb_session_start', session, message.request);
         answering = message.id;
         return stepLater();
       case 'cancel':
-        if (loading) return loading.abort();
+        if (running.has(message.id)) return running.get(message.id)!.abort();
         if (message.id !== answering) return; // it has just ended by itself
         core.call('sb_session_cancel', session);
         drain();
@@ -93,19 +105,82 @@ export function serve(port: Port<ToWorker, FromWorker>, makeOpener: MakeOpener, 
     }
   }
 
-  async function load(message: Extract<ToWorker, { type: 'load' }>): Promise<void> {
-    loading = new AbortController();
-    try {
-      const { signal } = loading;
-      const ticket = core.handle('sb_load_create', engine, message.options);
-      model = await bring(core, ticket, makeOpener(message.source, message.cache, signal), signal, (progress) =>
-        port.post({ type: 'progress', id: message.id, progress }),
-      );
+  /** Runs a load that `id` may cancel. */
+  function loadFor(id: number, work: (abort: AbortSignal) => Promise<void>): Promise<void> {
+    const control = new AbortController();
+    running.set(id, control);
+    const done = work(control.signal).finally(() => running.delete(id));
+    loads = Promise.allSettled([loads, done]);
+    return done;
+  }
+
+  function load({ id, source, options, cache, memoryLimit: limit }: Extract<ToWorker, { type: 'load' }>): Promise<void> {
+    open = makeOpener(source, cache);
+    memoryLimit = limit;
+    return loadFor(id, async (abort) => {
+      const begin = () => core.handle('sb_load_create', engine, options);
+      const tell = (progress: Progress) => port.post({ type: 'progress', id, progress });
+      model = await bring(core, { begin, open, abort, tell }, (done) => core.handle('sb_load_finish', done));
       session = core.handle('sb_session_create', model, '{}');
-      answer(message.id, core.json('sb_model_info', model));
-    } finally {
-      loading = null;
-    }
+      answer(id, core.json('sb_model_info', model));
+    });
+  }
+
+  // Behind the session: its steps run while this waits, and what has come is swapped in between two of them.
+  function refine(id: number): Promise<void> {
+    return loadFor(id, async (abort) => {
+      const begin = () => {
+        const refinement = core.handle('sb_model_refinement', model);
+        const { total_bytes } = core.json<{ total_bytes: number }>('sb_load_progress', refinement);
+        const { current } = core.json<{ current: number }>('sb_memory');
+        if (!memoryLimit || current + total_bytes <= memoryLimit) return refinement;
+        core.call('sb_load_free', refinement);
+        throw failure('kMemoryExhausted', { n_bytes: total_bytes, tag: 'weights', current });
+      };
+      const tell = (progress: Progress) => port.post({ type: 'progress', id, progress });
+      await bring(core, { begin, open, abort, tell, isRefinement: true }, (done) => {
+        if (abort.aborted) {
+          core.call('sb_load_free', done);
+          throw abortError(abort.reason);
+        }
+        core.check('sb_model_refine', model, done);
+        mayRelieve = true;
+      });
+      answer(id, core.json('sb_model_info', model));
+    });
+  }
+
+  function quantizeFor({ id, job }: Extract<ToWorker, { type: 'quantize' }>): Promise<void> {
+    let awake = () => {};
+    const later = makeLater(() => awake());
+    return loadFor(id, async (abort) => {
+      const done = await quantize(
+        {
+          core,
+          engine,
+          source: makeOpener(job.source, job.cache),
+          target: makeOpener(job.target, 'off'),
+          sink: makeSink(job.target),
+          abort,
+          breathe: () => new Promise<void>((resolve) => ((awake = resolve), later())),
+          tell: (progress) => port.post({ type: 'progress', id, progress }),
+        },
+        job,
+      );
+      answer(id, done);
+    });
+  }
+
+  function drop(bytes: bigint, why: Dropped['why']): Dropped {
+    const { freed_bytes } = core.json<{ freed_bytes: number }>('sb_model_drop_refinement', model, bytes);
+    return { freedBytes: freed_bytes, why, info: core.json('sb_model_info', model) };
+  }
+
+  /** Gives refinements back until at least `bytes` are free; whether there were any. */
+  function relieve(bytes: bigint): boolean {
+    const dropped = drop(bytes, 'memory');
+    if (dropped.freedBytes) port.post({ type: 'dropped', dropped });
+    return dropped.freedBytes > 0;
   }
 
   // One at a time: an answer that follows a cancelled one must not be pumped twice as fast.
@@ -119,7 +194,16 @@ export function serve(port: Port<ToWorker, FromWorker>, makeOpener: MakeOpener, 
     if (!answering) return;
     const status = core.call('sb_session_step', session);
     drain();
-    if (status < 0) throw core.error();
+    if (status < 0) {
+      const error = core.error();
+      // The answer has ended; the next one has room.
+      if (error instanceof SubbyteError && error.code === 'kMemoryExhausted') relieve(ALL_BYTES);
+      throw error;
+    }
+    if (memoryLimit && mayRelieve) {
+      const over = core.json<{ current: number }>('sb_memory').current - memoryLimit;
+      if (over > 0) mayRelieve = relieve(BigInt(over));
+    }
     if (status === STEP_MORE) stepLater();
     else answering = 0;
   }
@@ -162,6 +246,8 @@ export function serve(port: Port<ToWorker, FromWorker>, makeOpener: MakeOpener, 
         return void core.check('sb_session_reset', session);
       case 'resetPeak':
         return void core.call('sb_memory_reset_peak');
+      case 'dropRefinement':
+        return drop(Number.isFinite(request.bytes) ? BigInt(Math.ceil(request.bytes)) : ALL_BYTES, 'asked');
       case 'golden': {
         const golden = core.putBytes(request.bytes);
         try {
@@ -179,9 +265,9 @@ export function serve(port: Port<ToWorker, FromWorker>, makeOpener: MakeOpener, 
   }
 
   async function close(): Promise<void> {
-    loading?.abort();
+    for (const control of running.values()) control.abort();
     answering = 0;
-    await loaded.catch(() => {}); // it told its own asker
+    await loads; // each told its own asker
     try {
       core.call('sb_session_free', session);
       core.call('sb_model_free', model);

@@ -1,4 +1,5 @@
 // The worker's entry in Node: the same, with files from the disk.
+import { constants } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parentPort } from 'node:worker_threads';
@@ -7,6 +8,7 @@ import type { ModelFile } from './download.ts';
 import { failure, reasonOf } from './errors.ts';
 import { webOpener } from './load.ts';
 import type { FromWorker, ToWorker } from './messages.ts';
+import type { FolderSink } from './quantize.ts';
 import { serve } from './worker.ts';
 
 class PathFile implements ModelFile {
@@ -57,14 +59,49 @@ class PathFile implements ModelFile {
   }
 }
 
+class PathSink implements FolderSink {
+  readonly #folder: string;
+  readonly #files = new Map<string, FileHandle>();
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  async write(name: string, offset: number, bytes: Uint8Array): Promise<void> {
+    try {
+      let file = this.#files.get(name);
+      if (!file) this.#files.set(name, (file = await open(join(this.#folder, name), constants.O_CREAT | constants.O_WRONLY)));
+      for (let done = 0; done < bytes.length; ) done += (await file.write(bytes, done, bytes.length - done, offset + done)).bytesWritten;
+    } catch (error) {
+      throw failure('kWriteFailed', { file: join(this.#folder, name), why: reasonOf(error) }, error);
+    }
+  }
+
+  async settle(): Promise<void> {
+    for (const [name, file] of this.#files) {
+      try {
+        await file.sync();
+        await file.close();
+      } catch (error) {
+        throw failure('kWriteFailed', { file: join(this.#folder, name), why: reasonOf(error) }, error);
+      }
+    }
+    this.#files.clear();
+  }
+}
+
 serve(
   {
     post: (message: FromWorker, transfer = []) => parentPort!.postMessage(message, transfer as never[]),
     onMessage: (listener) => parentPort!.on('message', (message: ToWorker) => listener(message)),
   },
-  (source, cache, abort) => {
-    if (source.kind !== 'path') return webOpener(source, cache, abort);
+  (source, cache) => {
+    if (source.kind !== 'path') return webOpener(source, cache);
     return (name) => new PathFile(source.isFolder ? join(source.path, name) : source.path, source.isFolder);
+  },
+  (target) => {
+    if (target.kind !== 'path') throw failure('kArgumentInvalid', { what: 'In Node a folder is written to a path', fix: 'Give one.' });
+    return new PathSink(target.path);
   },
   // Not a MessageChannel: Node hands out up to a thousand messages of one port before another has its turn, so a step that posts the next
   // one to itself would be deaf to a cancel for as many steps.

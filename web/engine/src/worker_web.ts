@@ -1,5 +1,6 @@
 // The worker's entry in a page.
 import { webOpener } from './load.ts';
+import { webSink } from './sink.ts';
 import type { FromWorker, ToWorker } from './messages.ts';
 import { serve } from './worker.ts';
 
@@ -17,6 +18,7 @@ serve(
     },
   },
   webOpener,
+  webSink,
   (work) => {
     const { port1, port2 } = new MessageChannel();
     port1.onmessage = work;

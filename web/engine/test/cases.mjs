@@ -1,16 +1,8 @@
 // What the package promises, as cases that run alike in Node and in a page. Each gets { Engine, base, isPage, check } with check.equal(…)
 // and check.ok(…). The model is a tiny Llama without a tokenizer, so prompts are ids.
 
-const PROMPT = [1, 5, 9, 2, 7];
-
-async function caught(work) {
-  try {
-    await work();
-  } catch (error) {
-    return error;
-  }
-  return { code: 'nothing was thrown' };
-}
+import { caught, pageTools, PROMPT } from './case_tools.mjs';
+import { quantisedCases } from './quantised_cases.mjs';
 
 async function withModel({ Engine, base }, work, options = {}) {
   const engine = await Engine.create(options.engine);
@@ -252,6 +244,8 @@ export const cases = {
     for await (const name of (await (await navigator.storage.getDirectory()).getDirectoryHandle('subbyte')).keys()) names.push(name);
     check.ok(names.every((name) => !name.includes('.')), String(names));
   },
+
+  ...quantisedCases,
 };
 
 export async function runCase(name, t) {
@@ -261,7 +255,7 @@ export async function runCase(name, t) {
     ok: (value, note) => value || problems.push(`not true: ${note}`),
   };
   try {
-    await cases[name]({ ...t, check });
+    await cases[name]({ ...pageTools, ...t, check });
   } catch (error) {
     problems.push(`threw ${error?.code ?? ''} ${error?.stack ?? error}`);
   }

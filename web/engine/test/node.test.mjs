@@ -1,6 +1,7 @@
 // The package in Node. Run with: node --test web/engine/test/node.test.mjs
 import assert from 'node:assert/strict';
-import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -8,15 +9,25 @@ import { pathToFileURL } from 'node:url';
 
 import { engineDist, nodeEngine } from '../../harness/backend.mjs';
 import { cases, runCase } from './cases.mjs';
+import { calibration, makeQuantised, OPTIONS } from './quantised.mjs';
 import { startTestServer } from './server.mjs';
 
 const { Engine } = await nodeEngine();
-const server = await startTestServer();
-after(() => server.close());
+const quantised = await makeQuantised();
+const server = await startTestServer(quantised.folder);
+after(() => Promise.all([server.close(), quantised.remove()]));
+
+const made = { options: OPTIONS, text: await calibration() };
+let nTargets = 0;
+const nodeTools = {
+  scratch: (name = `target-${nTargets++}`) => join(quantised.folder, name),
+  textOf: (folder, file) => readFile(join(folder, file), 'utf8'),
+  exists: (name) => existsSync(join(quantised.folder, name)) || existsSync(join(quantised.folder, `${name}.partial`)),
+};
 
 for (const name of Object.keys(cases)) {
   test(`node: ${name}`, { timeout: 120_000 }, async () => {
-    assert.deepEqual(await runCase(name, { Engine, base: server.url, isPage: false }), []);
+    assert.deepEqual(await runCase(name, { ...nodeTools, Engine, base: server.url, isPage: false, made }), []);
   });
 }
 
