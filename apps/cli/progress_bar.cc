@@ -17,7 +17,7 @@ ProgressBar::ProgressBar(std::string what) : what_(std::move(what)), began_(seco
 
 void ProgressBar::show(double fraction) {
   if (!isatty(2) && fraction < next_) return;
-  next_ = fraction + 0.1;
+  next_ = fraction + 0.02;
   const double passed = seconds() - began_, left = fraction > 0.01 ? passed / fraction * (1 - fraction) : -1;
   std::string bar(size_t(std::lround(fraction * 30)), '#');
   bar.resize(30, '.');

@@ -1,8 +1,9 @@
 // What the page's tests share: a browser on the real page, and words for what a user does there.
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { test } from 'node:test';
+import { after, test } from 'node:test';
 
 import { modelsFolder, serveChat } from '../../web/chat/serve.mjs';
 import { openHarness } from '../../web/harness/backend.mjs';
@@ -10,6 +11,11 @@ import { startBrowser } from '../../web/harness/browser.mjs';
 import { BrowserMissing } from '../../web/harness/program.mjs';
 
 export const model = join(modelsFolder(), 'SmolLM2-135M-Instruct.Q4_1.gguf');
+
+/** The default GGUF alone: in the user's own cache a quantised folder may come before it. */
+const gguf = mkdtempSync(join(tmpdir(), 'subbyte-gguf-'));
+if (existsSync(model)) symlinkSync(model, join(gguf, basename(model)));
+after(() => rmSync(gguf, { recursive: true }));
 export const modelUrl = `/models/${basename(model)}`;
 
 export const LONG_MS = 120_000; // for what computes: two shared cores, and WebKit without threads
@@ -45,7 +51,7 @@ export function browserTest(title, { needsModel = true, timeout = 4 * LONG_MS } 
 
 /** The real page in a browser. `server` goes to serveChat, `browser` to the driver. */
 export async function withPage(t, name, { server = {}, browser = {} }, run) {
-  const site = await serveChat(server);
+  const site = await serveChat({ models: gguf, ...server });
   let driver;
   try {
     driver = await within(LONG_MS, `${name} starting`, startBrowser(name, browser));

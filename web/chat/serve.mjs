@@ -1,15 +1,17 @@
 #!/usr/bin/env node
-// Serves the chat page with the headers that threads need, the models of the user's cache under /models/ and their list at /models.json.
-import { mkdirSync, readdirSync, statSync } from 'node:fs';
+// Serves the chat page with the headers that threads need, the models of the user's cache under /models/ and their list at /models.json; on
+// the first start it also quantises the default model, and says at /quantising.json how far that is.
+import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
 import { serve } from '../harness/serve.mjs';
+import { defaultModel, isWhole, QUANTISED, SOURCE } from './default_model.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
-const DEFAULT = 'SmolLM2-135M-Instruct.Q4_1.gguf';
+const root = join(here, '../..');
 const PORTS = 20; // how many are tried, from the wanted one on
 
 export const chatDist = join(here, 'dist');
@@ -18,46 +20,86 @@ export function modelsFolder() {
   return join(process.env.SUBBYTE_CACHE || join(homedir(), '.cache/subbyte'), 'models');
 }
 
-/** [{name, url, bytes, note}] of the GGUF files in `folder`: the default model first, then SmolLM2, then by name. */
+// A folder's address has a part of its index's sum in it: the browser keeps files by address, and a folder made anew is another one.
+const VERSION = /^(\/models\/[^/]+)\/v-[0-9a-f]+\//;
+
+/** [{name, url, bytes, note}] of the GGUF files and quantised folders in `folder`: the default model first, then SmolLM2, then by name. */
 export function listModels(folder) {
-  let files;
+  let entries;
   try {
-    files = readdirSync(folder).filter((name) => name.toLowerCase().endsWith('.gguf'));
+    entries = readdirSync(folder);
   } catch {
     return []; // no cache yet: the page takes files and addresses all the same
   }
-  const rank = (name) => (name === DEFAULT ? 0 : name.startsWith('SmolLM2') ? 1 : 2);
-  return files
+  const rank = (name) => (name === QUANTISED ? 0 : name === SOURCE ? 1 : name.startsWith('SmolLM2') ? 2 : 3);
+  return entries
     .sort((a, b) => rank(a) - rank(b) || a.localeCompare(b))
-    .map((file) => {
-      const [, name, dtype] = /^(.*?)(?:[.-]((?:I?Q\d\w*|F16|F32|BF16)))?\.gguf$/i.exec(file);
-      const note = file === DEFAULT ? 'the default' : '';
-      return { name: dtype ? `${name} ${dtype.toUpperCase()}` : name, url: `models/${encodeURIComponent(file)}`, bytes: statSync(join(folder, file)).size, note };
-    });
+    .map((entry) => (entry.toLowerCase().endsWith('.gguf') ? listedFile(folder, entry) : isWhole(join(folder, entry)) ? listedFolder(folder, entry) : null))
+    .filter((entry) => entry !== null);
 }
 
-/** The page's server; `more` goes to the harness's serve(). Fails with EADDRINUSE when `port` is taken. */
-export function serveChat({ models = modelsFolder(), mounts = {}, routes = {}, ...more } = {}) {
+function listedFile(folder, file) {
+  const [, name, dtype] = /^(.*?)(?:[.-]((?:I?Q\d\w*|F16|F32|BF16)))?\.gguf$/i.exec(file);
+  return { name: dtype ? `${name} ${dtype.toUpperCase()}` : name, url: `models/${encodeURIComponent(file)}`, bytes: statSync(join(folder, file)).size, note: '' };
+}
+
+function listedFolder(folder, name) {
+  if (name.endsWith('.partial')) return null;
+  try {
+    const { shards, index_sha256 } = JSON.parse(readFileSync(join(folder, name, 'subbyte.index.json'), 'utf8'));
+    const bytes = shards.reduce((sum, shard) => sum + shard.bytes, 0);
+    return { name, url: `models/${encodeURIComponent(name)}/v-${index_sha256.slice(0, 16)}/`, bytes, note: name === QUANTISED ? 'the default, quantised here' : 'quantised' };
+  } catch {
+    return null; // it is being written, or it is damaged
+  }
+}
+
+/** The page's server; `quantising` is a FolderMaker, if there is one; `more` goes to the harness's serve(). Fails with EADDRINUSE when
+ * `port` is taken. */
+export function serveChat({ models = modelsFolder(), quantising = null, mounts = {}, routes = {}, ...more } = {}) {
   return serve({
     ...more,
     mounts: { '/': chatDist, '/models/': models, ...mounts },
-    routes: { '/models.json': () => listModels(models), ...routes }, // asked anew each time: models come and go
+    rewrite: (path) => path.replace(VERSION, '$1/'),
+    routes: {
+      '/models.json': () => listModels(models), // asked anew each time: models come and go
+      '/quantising.json': () => quantising?.status() ?? { state: 'none' },
+      ...routes,
+    },
   });
 }
 
 async function main() {
   const { values } = parseArgs({
-    options: { port: { type: 'string', default: '8787' }, 'no-isolation': { type: 'boolean', default: false }, help: { type: 'boolean', default: false } },
+    options: {
+      port: { type: 'string', default: '8787' },
+      'no-isolation': { type: 'boolean', default: false },
+      cli: { type: 'string' },
+      help: { type: 'boolean', default: false },
+    },
   });
-  if (values.help) return console.log('usage: serve.mjs [--port N] [--no-isolation]\nServes the chat page; if port N (default 8787) is taken, the next free one.');
+  if (values.help) {
+    return console.log(
+      'usage: serve.mjs [--port N] [--no-isolation] [--cli SUBBYTE]\n' +
+        'Serves the chat page; if port N (default 8787) is taken, the next free one.\n' +
+        'With --cli, the built command line, the default model is quantised on the first start while the page chats with its source.',
+    );
+  }
   const wanted = Number(values.port);
   if (!Number.isInteger(wanted) || wanted < 0 || wanted > 65535) throw new Error(`--port is ${values.port}; it must be a whole number from 0 to 65535`);
-  mkdirSync(modelsFolder(), { recursive: true });
+  const models = modelsFolder();
+  mkdirSync(models, { recursive: true });
+  const quantising = defaultModel({ models, cli: values.cli, data: join(root, 'data') });
   for (let port = wanted; ; port++) {
     try {
-      const server = await serveChat({ port, isolation: !values['no-isolation'] });
+      const server = await serveChat({ port, isolation: !values['no-isolation'], quantising });
+      quantising.start();
       console.log(`subbyte chat: ${server.url}`);
-      for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => void server.close().then(() => process.exit(0)));
+      for (const signal of ['SIGINT', 'SIGTERM']) {
+        process.once(signal, () => {
+          void Promise.all([quantising.stop(), server.close()]).then(() => process.exit(0));
+        });
+      }
       return;
     } catch (error) {
       if (error.code !== 'EADDRINUSE' || port >= wanted + PORTS) throw error;

@@ -1,15 +1,18 @@
 // The page: loads a model, keeps one conversation with it, and says so when either fails.
 //
-// For tests and links: ?model=URL (or "none") &prompt=TEXT, temperature, top-p, max-tokens, seed, system, context, wasm, threads. Every
+// For tests and links: ?model=URL (or "none") &prompt=TEXT, temperature, top-p, max-tokens, seed, system, context, planes, wasm, threads. Every
 // element worth finding has a data-testid; <body data-state> is starting, loading, empty, ready, answering or failed.
-import { Engine, type EngineOptions, type FinishReason, type Message, type Model, type Usage } from 'subbyte';
+import { Engine, type EngineOptions, type FinishReason, type Message, type Model, type Progress, type Usage } from 'subbyte';
 
+import { lossOf, type Loss } from './card.ts';
 import { h, part, setText } from './dom.ts';
-import { bytes, duration } from './format.ts';
+import { bytes, bytesOf, duration } from './format.ts';
 import { LoadCard } from './loading.ts';
+import { watchMaking } from './making.ts';
 import { choiceOf, Picker, type Choice } from './picker.ts';
 import { Scroller } from './scroller.ts';
 import { SettingsDrawer } from './settings.ts';
+import { SideCard } from './side.ts';
 import { read, write } from './stored.ts';
 import { Strip } from './strip.ts';
 import { startTheme } from './theme.ts';
@@ -23,6 +26,8 @@ interface Kept {
   /** Turns before this one are not sent to the model any more. */
   from: number;
 }
+
+const REFINING = 'Refining the model';
 
 const isAbort = (error: unknown) => error instanceof Error && error.name === 'AbortError';
 
@@ -39,6 +44,7 @@ class Chat {
   readonly #strip = new Strip();
   readonly #scroller = new Scroller();
   readonly #card = new LoadCard(() => this.#loading?.abort());
+  readonly #side = new SideCard();
   readonly #picker = new Picker((choice) => void this.load(choice));
 
   #engine: Engine | null = null;
@@ -62,6 +68,66 @@ class Chat {
     const choice = asked ? choiceOf(asked) : listed[0];
     if (choice) await this.load(choice);
     else this.#setState('empty');
+    if (!asked && choice) await this.#swapWhenMade(choice);
+  }
+
+  // The server makes the small default model while the page chats with `first`. Once it is there it takes that one's place between two
+  // answers; the conversation goes on.
+  async #swapWhenMade(first: Choice): Promise<void> {
+    if (!(await watchMaking(this.#side))) return;
+    const [made] = await this.#picker.fetchList();
+    const old = this.#model;
+    if (!made || !old || this.#choice !== first || made.source === first.source) return this.#side.hide();
+    try {
+      const model = await this.#open(made, (progress) => {
+        this.#side.show({ title: `Loading ${made.name}`, phase: '', fraction: progress.totalBytes ? progress.loadedBytes / progress.totalBytes : 0, leftMs: null });
+      });
+      const loss = await lossOf(made.source);
+      while (this.#current && this.#model === old) await this.#answer;
+      this.#side.hide();
+      if (this.#model !== old || this.#loading) return void (await model.dispose()); // another was chosen meanwhile
+      this.#choice = made;
+      this.#picker.setCurrent(made.source);
+      this.#take(model, made, loss);
+      this.#say(`${made.name} has taken the place of ${first.name}.`);
+      await old.dispose();
+    } catch (error) {
+      this.#side.fail(`${made.name} could not be loaded`, troubleOf(error).message);
+    }
+  }
+
+  async #open(choice: Choice, onProgress: (progress: Progress) => void, signal?: AbortSignal): Promise<Model> {
+    this.#engine ??= await Engine.create(this.#engineOptions());
+    this.#strip.setCapabilities(this.#engine.capabilities);
+    const context = Number(this.#query.get('context'));
+    const planes = this.#query.get('planes');
+    return this.#engine.load(choice.source, {
+      onProgress,
+      ...(signal ? { signal } : {}),
+      ...(context ? { context } : {}),
+      ...(planes ? { planes: planes as 'base' } : {}),
+    });
+  }
+
+  // The model that answers from now on.
+  #take(model: Model, choice: Choice, loss: Loss | null): void {
+    this.#model = model;
+    this.#strip.setModel(model, loss);
+    this.#showModel(model, choice);
+    const changed = () => {
+      if (model !== this.#model) return;
+      this.#side.hide(REFINING);
+      this.#strip.showBits(model, loss);
+      this.#showModel(model, choice);
+      void this.#strip.refresh(true);
+    };
+    model.addEventListener('refined', changed);
+    if (model.planes === 'full') this.#side.hide(REFINING); // it came before anyone listened
+    model.addEventListener('dropped', changed);
+    model.addEventListener('refinementfailed', ({ detail: { error } }) => {
+      if (model === this.#model && !isAbort(error)) this.#side.fail('The refinement did not come', `${troubleOf(error).message}. The chat goes on with the base.`);
+      if (model === this.#model) this.#strip.showBits(model, loss);
+    });
   }
 
   /** Puts `choice` in the place of the model that was there. */
@@ -85,20 +151,21 @@ class Chat {
       this.#model = null;
       this.#strip.setModel(null);
       await old?.dispose();
-      this.#engine ??= await Engine.create(this.#engineOptions());
-      this.#strip.setCapabilities(this.#engine.capabilities);
-      const context = Number(this.#query.get('context'));
-      const model = await this.#engine.load(choice.source, {
-        signal: control.signal,
-        onProgress: (progress) => control === this.#loading && this.#card.progress(progress),
-        ...(context ? { context } : {}),
-      });
+      const onProgress = (progress: Progress) => {
+        if (choice !== this.#choice) return;
+        if (progress.phase !== 'refinement') {
+          if (control === this.#loading) this.#card.progress(progress);
+        } else {
+          const { loadedBytes, totalBytes } = progress;
+          this.#side.show({ title: REFINING, phase: bytesOf(loadedBytes, totalBytes), fraction: totalBytes ? loadedBytes / totalBytes : 0, leftMs: null });
+        }
+      };
+      const model = await this.#open(choice, onProgress, control.signal);
+      const loss = await lossOf(choice.source);
       if (control !== this.#loading) return void (await model.dispose()); // another was chosen meanwhile
       this.#loading = null;
-      this.#model = model;
-      this.#strip.setModel(model);
       const ms = this.#card.end();
-      this.#showModel(model, choice);
+      this.#take(model, choice, loss);
       this.#setState('ready');
       this.#say(`${choice.name} is ready after ${duration(ms)}.`);
       if (this.#current) await this.#run();

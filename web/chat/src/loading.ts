@@ -41,7 +41,7 @@ export class LoadCard {
   }
 
   progress({ phase, loadedBytes, totalBytes, isLocal }: Progress): void {
-    this.#show(phase, loadedBytes, totalBytes, isLocal);
+    if (phase !== 'refinement') this.#show(phase, loadedBytes, totalBytes, isLocal); // that comes behind a model that is ready
   }
 
   end(): number {

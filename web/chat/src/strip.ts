@@ -1,6 +1,8 @@
 // The strip under the composer: how fast, on what, in how much memory; and the details behind each figure.
 import type { Capabilities, MemoryReport, Model, Usage } from 'subbyte';
 
+import type { Loss } from './card.ts';
+
 import { h, part, setText } from './dom.ts';
 import { bytes, count, duration, rate } from './format.ts';
 
@@ -31,6 +33,7 @@ export class Strip {
   readonly #first = part('first-token');
   readonly #device = part('device');
   readonly #memory = part('memory');
+  readonly #bits = part('bits');
   readonly #context = part('context');
   #model: Model | null = null;
   #askedAt = 0;
@@ -39,7 +42,7 @@ export class Strip {
   #nTokens = 0;
 
   constructor() {
-    for (const name of ['device', 'memory']) anchor(part(name), part(`${name}-details`));
+    for (const name of ['device', 'memory', 'bits']) anchor(part(name), part(`${name}-details`));
     part('memory-details').addEventListener('toggle', () => void this.refresh());
   }
 
@@ -63,10 +66,48 @@ export class Strip {
     );
   }
 
-  setModel(model: Model | null): void {
+  /** `loss` is what the model's card says; null when it says nothing. */
+  setModel(model: Model | null, loss: Loss | null = null): void {
     this.#model = model;
-    for (const item of [this.#speed, this.#first, this.#memory, this.#context]) item.hidden = true;
-    if (model) void this.refresh(true);
+    for (const item of [this.#speed, this.#first, this.#memory, this.#context, this.#bits]) item.hidden = true;
+    if (!model) return;
+    this.showBits(model, loss);
+    void this.refresh(true);
+  }
+
+  /** The bits that are loaded now. A loss was measured with all planes, and is said of these alone. */
+  showBits(model: Model, loss: Loss | null): void {
+    const { info, planes } = model;
+    const measured = planes === 'full' ? loss : null;
+    const figures = measured ? ` · KL ${measured.kl.toFixed(3)} · top-1 ${signed(-100 * measured.top1Drop)} %` : planes === 'full' ? '' : ` · ${planes} planes`;
+    setText(this.#bits, info.bpw ? `${info.bpw.toFixed(2)} bits${figures}` : '');
+    this.#bits.dataset['bpw'] = String(info.bpw);
+    this.#bits.dataset['planes'] = planes;
+    this.#bits.hidden = !info.bpw;
+    const percent = (share: number) => `${(100 * share).toFixed(2)} %`;
+    part('bits-details').replaceChildren(
+      h('h2', {}, 'Bits, and what they cost'),
+      list([
+        ['Bits a weight, scales counted', info.bpw.toFixed(3)],
+        ...(loss && planes === 'full'
+          ? ([['of the linear layers', loss.bpwLinears.toFixed(3)], ['of the embedding', loss.bpwEmbedding.toFixed(3)]] satisfies [string, string][])
+          : []),
+        ['Weights', bytes(info.weightBytes)],
+      ]),
+      ...(measured
+        ? [
+            h('h3', {}, 'Measured when it was quantised'),
+            list([
+              ['KL to its source', `${measured.kl.toFixed(4)} ± ${measured.klSe.toFixed(4)}`],
+              ['Perplexity', `${measured.ppl.toFixed(2)} (source ${measured.pplRef.toFixed(2)})`],
+              ['Next word right', `${percent(measured.top1)} (source ${percent(measured.top1Ref)})`],
+              ['Relative drop', percent(measured.top1Drop)],
+            ]),
+            h('p', { class: 'quiet' }, `On ${count(measured.nTokens)} tokens of text that it was not calibrated on. Source: ${measured.source}.`),
+          ]
+        : [h('p', { class: 'quiet' }, planes === 'full' ? 'This file does not say what was lost when it was made.' : 'The loss was measured with all planes, which are not all here.')]),
+      ...(info.hasRefinement ? [refinementButton(model)] : []),
+    );
   }
 
   startAnswer(): void {
@@ -149,6 +190,19 @@ export class Strip {
     );
   }
 }
+
+function refinementButton(model: Model): HTMLElement {
+  const give = h('button', { type: 'button', class: 'button is-small', 'data-testid': 'refinement' }, model.planes === 'base' ? 'Fetch the refinement' : 'Give the refinement back');
+  give.addEventListener('click', () => {
+    give.disabled = true;
+    // Its events tell the page how it went.
+    void (model.planes === 'base' ? model.refine() : model.dropRefinement()).catch(() => {});
+  });
+  return h('p', {}, give);
+}
+
+/** With a real minus. */
+const signed = (n: number) => `${n < 0 ? '−' : '+'}${Math.abs(n).toFixed(1)}`;
 
 const sentence = (text: string) => `${text[0]?.toUpperCase() ?? ''}${text.slice(1)}${/[.!?]$/.test(text) ? '' : '.'}`;
 
