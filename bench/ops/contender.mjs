@@ -77,7 +77,7 @@ async function inBrowser(name, file) {
   const ask = async (request) => parsed(await browser.evaluate((line) => window.ask(line), request));
   let renderer;
   if (name === 'chromium') {
-    const { thread_cpu_ms, watch_renderer } = await import('../peers/browser.mjs');
+    const { thread_cpu_ms, watch_renderer } = await import('../peers/renderer.mjs');
     renderer = { ...watch_renderer(String(browser.page.browser().process().pid)), thread_cpu_ms };
   }
   return {

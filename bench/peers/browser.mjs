@@ -7,6 +7,8 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import puppeteer from 'puppeteer-core';
 
+import { thread_cpu_ms, watch_renderer } from './renderer.mjs';
+
 const here = path.dirname(fileURLToPath(import.meta.url));
 const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.mjs': 'text/javascript', '.wasm': 'application/wasm', '.json': 'application/json' };
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update',
@@ -48,48 +50,6 @@ export async function serve(folders) {
   });
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
   return { base: `http://127.0.0.1:${server.address().port}`, close: () => { server.closeAllConnections(); server.close(); } };
-}
-
-const read = (file) => { try { return fs.readFileSync(file, 'utf8'); } catch { return ''; } };
-
-function descendants(pid) {
-  let threads = [];
-  try { threads = fs.readdirSync(`/proc/${pid}/task`); } catch { /* it has just ended */ }
-  const children = threads.flatMap((t) => read(`/proc/${pid}/task/${t}/children`).trim().split(/\s+/).filter(Boolean));
-  return [pid, ...children.flatMap(descendants)];
-}
-
-/** What a process holds in RAM that no file backs: its heaps, and what it shares with the browser process. */
-function anonymous_mib(pid) {
-  const status = read(`/proc/${pid}/status`);
-  const kib = (name) => Number(new RegExp(`${name}:\\s+(\\d+)`).exec(status)?.[1] ?? 0);
-  return (kib('RssAnon') + kib('RssShmem')) / 1024;
-}
-
-/** Watches the renderer that holds the page: of all renderers (Chromium keeps a spare), the one with the most memory. */
-export function watch_renderer(browser_pid) {
-  let renderers = [], tick = 0, peak_mib = 0;
-  const look = () => { renderers = descendants(browser_pid).filter((p) => read(`/proc/${p}/cmdline`).includes('--type=renderer')); };
-  const sample = () => {
-    if (tick < 50 ? tick % 5 === 0 : tick % 100 === 0) look(); // walking the process tree is the dear part
-    tick++;
-    for (const p of renderers) peak_mib = Math.max(peak_mib, anonymous_mib(p));
-  };
-  const timer = setInterval(sample, 200);
-  return {
-    pid: () => { if (!renderers.length) look(); return renderers.reduce((a, b) => (anonymous_mib(b) > anonymous_mib(a) ? b : a)); },
-    peak_mib: () => { sample(); return peak_mib; },
-    stop: () => clearInterval(timer),
-  };
-}
-
-/** CPU time of a process's threads in ms. A thread that has ended takes its time with it: hold thread pools open while you measure. */
-export function thread_cpu_ms(pid) {
-  let ns = 0;
-  try {
-    for (const task of fs.readdirSync(`/proc/${pid}/task`)) ns += Number(read(`/proc/${pid}/task/${task}/schedstat`).split(' ')[0]);
-  } catch { return NaN; }
-  return ns / 1e6;
 }
 
 /** Opens the bench page with `adapter` in a browser of its own on `profile`; resolves when the model has given its first answer. */
