@@ -49,6 +49,8 @@ function pageHost(options: EngineOptions): Host {
   };
 }
 
+const UNDO_TIMES = 20;
+const UNDO_MS = 100;
 const TARGETS = 'subbyte-models'; // the folder of the site's storage in which named targets are
 
 async function openTarget(target: QuantizeTarget): Promise<OpenTarget> {
@@ -76,9 +78,17 @@ async function openTarget(target: QuantizeTarget): Promise<OpenTarget> {
   return {
     source: { kind: 'handle', handle },
     finish: async () => handle,
-    undo: async () => {
-      await clear();
-      await parent?.removeEntry(handle.name);
+    async undo() {
+      // A worker that was ended in the middle of a step holds its files a little longer. What stays has no index: it is no model, and the
+      // next one of this name clears it.
+      for (let attempt = 0; attempt < UNDO_TIMES; attempt++) {
+        try {
+          await clear();
+          return await parent?.removeEntry(handle.name);
+        } catch {
+          await new Promise((resolve) => setTimeout(resolve, UNDO_MS));
+        }
+      }
     },
   };
 }

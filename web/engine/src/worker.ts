@@ -154,20 +154,26 @@ export function serve(port: Port<ToWorker, FromWorker>, makeOpener: MakeOpener, 
     let awake = () => {};
     const later = makeLater(() => awake());
     return loadFor(id, async (abort) => {
-      const done = await quantize(
-        {
-          core,
-          engine,
-          source: makeOpener(job.source, job.cache),
-          target: makeOpener(job.target, 'off'),
-          sink: makeSink(job.target),
-          abort,
-          breathe: () => new Promise<void>((resolve) => ((awake = resolve), later())),
-          tell: (progress) => port.post({ type: 'progress', id, progress }),
-        },
-        job,
-      );
-      answer(id, done);
+      const sink = makeSink(job.target);
+      try {
+        const done = await quantize(
+          {
+            core,
+            engine,
+            source: makeOpener(job.source, job.cache),
+            target: makeOpener(job.target, 'off'),
+            sink,
+            abort,
+            breathe: () => new Promise<void>((resolve) => ((awake = resolve), later())),
+            tell: (progress) => port.post({ type: 'progress', id, progress }),
+          },
+          job,
+        );
+        answer(id, done);
+      } catch (error) {
+        await sink.settle().catch(() => {}); // open files cannot be taken away; the first failure is the one that counts
+        throw error;
+      }
     });
   }
 
