@@ -474,6 +474,7 @@ std::string FolderQuantizer::report_json() const {
                    {"kl_after", r.kl_after},
                    {"tokens", r.n_tokens},
                    {"held_out_tokens", r.n_held_out}};
+    for (const auto& [steps, kl] : r.measured) j["tuning"]["measured"].push_back({{"steps", steps}, {"kl", kl}});
   }
   for (const auto& [name, imported] : imports_) j["imported"][name] = levels_name(imported.levels);
   if (!losses_.empty()) {

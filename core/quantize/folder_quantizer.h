@@ -61,7 +61,7 @@ class FolderQuantizer {
   std::string progress_json() const;
   /// After the last step: what was chosen and what each group's proxy came to, for the model card: {bpw, bpw_linears, bpw_embedding,
   /// weight_bytes, n_parameters, linear_proxy, formats: {name: code}, imported?: {name: levels}, sensitivity?: {name: {code: loss}},
-  /// tuning?: {steps, kl_before, kl_after, tokens, held_out_tokens}}.
+  /// tuning?: {steps, kl_before, kl_after, tokens, held_out_tokens, measured: [{steps, kl}]}}.
   std::string report_json() const;
 
  private:

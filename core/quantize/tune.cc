@@ -395,6 +395,7 @@ void Tuner::end_job() {
     each([&](TunedNumbers& numbers) { numbers.update(rate, n_steps_); });
   } else {
     const double kl = kl_ / double(report_.n_held_out);
+    report_.measured.emplace_back(n_steps_, kl);
     if (n_steps_ == 0) report_.kl_before = report_.kl_after = best_kl_ = kl;
     if (kl < best_kl_) {
       best_kl_ = report_.kl_after = kl;

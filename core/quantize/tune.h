@@ -28,9 +28,10 @@ struct TuneOptions {
 /// What came of it. KL: source to quantised, nats a token, over held-out windows, with the scales as they are stored.
 struct TuneReport {
   double kl_before = 0, kl_after = 0;
-  int64_t n_steps = 0;     // that the kept state has seen; 0 when nothing was better than the start
-  int64_t n_tokens = 0;    // of different text that it learnt from
-  int64_t n_held_out = 0;  // tokens
+  std::vector<std::pair<int64_t, double>> measured;  // steps, and the KL after them
+  int64_t n_steps = 0;                               // that the kept state has seen; 0 when nothing was better than the start
+  int64_t n_tokens = 0;                              // of different text that it learnt from
+  int64_t n_held_out = 0;                            // tokens
 };
 
 /// Numbers that are tuned together: factors of what they were (scales, gains), or sums with it (biases).
