@@ -1,8 +1,9 @@
-"""Writes tests/golden/{gptq,gptq_order,awq,bitnet}/: small Llamas as other quantisers leave them, and what they compute.
+"""Writes tests/golden/{gptq,gptq_order,awq}/ and tests/quantize/bitnet/: small Llamas as other quantisers leave them, and what they compute.
 
 The codes are drawn at random. Each is packed as AutoGPTQ, AutoAWQ and transformers' BitNet integration pack theirs, and its logits come
 from the weights that the codes stand for, by a forward pass in float64 that knows nothing of the packing.
-Needs: pip install numpy. Usage: make_foreign_goldens.py [FOLDER]   (default: tests/golden beside this repository's tools)
+BitNet's planes meet 8-bit tables in fast kernels, so its golden is for the scalar ones and has a place of its own.
+Needs: pip install numpy. Usage: make_foreign_goldens.py [FOLDER]   (default: tests beside this repository's tools)
 """
 import json
 import pathlib
@@ -153,6 +154,6 @@ def write_golden(folder, make, quantization, seed):
 
 
 if __name__ == "__main__":
-    root = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).parents[1] / "tests/golden"
+    root = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).parents[1] / "tests"
     for seed, (kind, (make, quantization)) in enumerate(KINDS.items()):
-        write_golden(root / kind, make, quantization, seed)
+        write_golden(root / ("quantize" if kind == "bitnet" else "golden") / kind, make, quantization, seed)

@@ -223,15 +223,17 @@ TEST_F(Import, AForeignFolderRunsAsItsDequantisedWeightsDo) {
   struct Row {
     const char *name, *config;
     Replace replace;
+    double kl, few;  // at most
   };
-  for (const Row& row : {Row{"gptq", kGptq, gptq}, Row{"awq", kAwq, awq}, Row{"bitnet", kBitnet, bitnet}}) {
+  // Many tokens meet floats that are the same bits, few meet blocks with activations in 16 bits. Planes meet tables of 8-bit sums.
+  for (const Row& row :
+       {Row{"gptq", kGptq, gptq, 1e-9, 1e-3}, Row{"awq", kAwq, awq, 1e-9, 1e-3}, Row{"bitnet", kBitnet, bitnet, 1e-5, 0.05}}) {
     const Pair pair = llama_with(row.config, row.replace);
     const Opened made = open(pair.folder), exact = open(pair.exact);
     ASSERT_TRUE(made.graph && exact.graph) << row.name;
-    // Many tokens meet floats that are the same bits; few meet blocks with activations in 16 bits.
     const double kl = loss(*made.graph, *exact.graph).kl, few = logit_difference(*made.graph, *exact.graph);
-    EXPECT_LT(kl, 1e-9) << row.name;
-    EXPECT_LT(few, 1e-3) << row.name;
+    EXPECT_LT(kl, row.kl) << row.name;
+    EXPECT_LT(few, row.few) << row.name;
     RecordProperty(row.name, std::to_string(kl) + " " + std::to_string(few));
   }
 }

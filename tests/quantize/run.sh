@@ -88,7 +88,7 @@ check "verify finds it whole, too" "$subbyte" verify "$work/eight"
 
 # Folders of other quantisers: as they come, and quantised. A tokenizer of the 256 bytes for models of 256 ids.
 for kind in gptq gptq_order awq bitnet; do
-  cp -r "tests/golden/$kind" "$work/$kind"
+  cp -r tests/*/"$kind" "$work/$kind"
   python3 - "$work/$kind/tokenizer.json" <<'PY'
 import json, sys
 plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -103,6 +103,7 @@ PY
   cp "$work/out" "$work/$kind.log"
   check "verify what became of $kind" "$subbyte" verify "$work/$kind-made"
 done
+check "bitnet computes what its weights do" "$subbyte" golden tests/quantize/bitnet --isa scalar
 check "a ternary model is kept without loss, a 4-bit one is coded" python3 -c "
 import json
 made, coded = (json.loads(open('$work/' + kind + '.log').read().splitlines()[-1]) for kind in ('bitnet', 'gptq'))
