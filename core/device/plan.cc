@@ -94,21 +94,22 @@ Ref Plan::add(Op op, std::initializer_list<Ref> inputs, Shape shape) {
   return {node.output};
 }
 
-void Plan::end_at(int32_t value) {
-  const int32_t root = root_of(values_, value);
-  size_t n = 0;
-  for (size_t i = 0; i < nodes_.size(); ++i) {
-    if (nodes_[i].output == root) n = i + 1;
-  }
-  nodes_.resize(n);
-  std::vector<bool> is_made(values_.size(), false);
+int32_t Plan::root(int32_t value) const { return root_of(values_, value); }
+
+void Plan::cut(size_t begin, size_t end, const std::vector<int32_t>& given) {
+  nodes_.erase(nodes_.begin() + int64_t(end), nodes_.end());
+  nodes_.erase(nodes_.begin(), nodes_.begin() + int64_t(begin));
+  std::vector<bool> is_there(values_.size(), false);
   for (const Node& node : nodes_) {
-    if (node.output >= 0) is_made[size_t(node.output)] = true;
+    if (node.output >= 0) is_there[size_t(node.output)] = true;
   }
-  std::erase_if(outputs_, [&](const Output& output) {
-    const Value& v = values_[size_t(root_of(values_, output.value))];
-    return !v.is_input && !is_made[size_t(root_of(values_, output.value))];
-  });
+  // An input that is given under its old name as well would be filled twice.
+  for (Value& v : values_) v.is_input = false;
+  for (size_t i = 0; i < given.size(); ++i) {
+    values_[size_t(given[i])].is_input = is_there[size_t(given[i])] = true;
+    outputs_.push_back({"given." + std::to_string(i), given[i]});
+  }
+  std::erase_if(outputs_, [&](const Output& output) { return !is_there[size_t(root(output.value))]; });
 }
 
 void Plan::output(std::string name, Ref ref) {

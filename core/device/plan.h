@@ -73,8 +73,11 @@ class Plan {
   Ref add(Op op, std::initializer_list<Ref> inputs, Shape shape);
   /// Puts another tensor of the same shape in a weight's place.
   void replace_weight(int32_t index, const TensorView& view);
-  /// Drops the nodes that come after the one that makes `value`: the run ends there.
-  void end_at(int32_t value);
+  /// Keeps the nodes [begin, end) and no others. The activations `given`, made by earlier ones, come from outside as "given.0" …; outputs
+  /// that nothing gives any longer are dropped.
+  void cut(size_t begin, size_t end, const std::vector<int32_t>& given);
+  /// The activation that has the bytes of an alias; a value's own number otherwise.
+  int32_t root(int32_t value) const;
   /// Names a value that the run must leave readable.
   void output(std::string name, Ref ref);
 

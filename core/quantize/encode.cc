@@ -1,6 +1,7 @@
 #include "quantize/encode.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 
@@ -24,57 +25,75 @@ uint64_t mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-void rotate_rows(std::vector<float>& matrix, int64_t n_rows, int64_t k, const std::vector<uint32_t>& signs, int block) {
+/// Rows times diag(su), then Had.
+void rotate_rows(float* rows, int64_t n_rows, int64_t k, const std::vector<uint32_t>& signs, int block) {
   for (int64_t r = 0; r < n_rows; ++r) {
-    float* row = matrix.data() + r * k;
+    float* row = rows + r * k;
     for (int64_t i = 0; i < k; ++i) row[i] *= plane_sign(signs.data(), i);
     hadamard(row, k, block);
   }
 }
 
-void transpose(const float* from, int64_t rows, int64_t columns, float* to) {
+/// fn(begin, end) over runs of at most `grain` of n items, as threads are free.
+template <class Fn>
+void each_run(int64_t n, int64_t grain, ThreadPool& pool, Fn fn) {
+  std::atomic<int64_t> next{0};
+  pool.run([&](int) {
+    for (int64_t begin; (begin = next.fetch_add(grain, std::memory_order_relaxed)) < n;) fn(begin, std::min(n, begin + grain));
+  });
+}
+
+/// A square matrix, turned in place.
+void transpose(float* a, int64_t k) {
   constexpr int64_t kBlock = 32;
-  for (int64_t r = 0; r < rows; r += kBlock) {
-    for (int64_t c = 0; c < columns; c += kBlock) {
-      for (int64_t i = r; i < std::min(rows, r + kBlock); ++i) {
-        for (int64_t j = c; j < std::min(columns, c + kBlock); ++j) to[j * rows + i] = from[i * columns + j];
+  for (int64_t r = 0; r < k; r += kBlock) {
+    for (int64_t c = r; c < k; c += kBlock) {
+      for (int64_t i = r; i < std::min(k, r + kBlock); ++i) {
+        for (int64_t j = std::max(c, i + 1); j < std::min(k, c + kBlock); ++j) std::swap(a[i * k + j], a[j * k + i]);
       }
     }
   }
 }
 
 /// A = Uᵀ·U in place, in the upper triangle; blocks of rows, so that nearly all of the work is a matrix product.
-bool cholesky_upper(std::vector<float>& a, int64_t k) {
+bool cholesky_upper(float* a, int64_t k, ThreadPool& pool) {
   constexpr int64_t kBlock = 64;
   const QuantizeKernels& kernels = quantize_kernels();
   for (int64_t begin = 0; begin < k; begin += kBlock) {
     const int64_t end = std::min(k, begin + kBlock);
     for (int64_t i = begin; i < end; ++i) {
       // Rows of this block that lie above i have been subtracted already from row i (right-looking inside the block).
-      const double pivot = double(a[size_t(i * k + i)]);
+      float* row = a + i * k;
+      const double pivot = double(row[i]);
       if (!(pivot > 0) || !std::isfinite(pivot)) return false;
       const float root = float(std::sqrt(pivot)), inverse = 1 / root;
-      float* row = a.data() + i * k;
       row[i] = root;
       for (int64_t j = i + 1; j < k; ++j) row[j] *= inverse;
-      for (int64_t r = i + 1; r < end; ++r) kernels.axpy(-row[r], row + r, a.data() + r * k + r, k - r);
+      for (int64_t r = i + 1; r < end; ++r) kernels.axpy(-row[r], row + r, a + r * k + r, k - r);
     }
     // A22 −= U12ᵀ·U12, upper triangle in strips.
-    for (int64_t r = end; r < k; r += kBlock) {
-      kernels.product({.a = a.data() + begin * k + r,
+    each_run(k - end, kBlock, pool, [&](int64_t first, int64_t last) {
+      const int64_t r = end + first;
+      kernels.product({.a = a + begin * k + r,
                        .a_row = 1,
                        .a_step = k,
-                       .b = a.data() + begin * k + r,
+                       .b = a + begin * k + r,
                        .b_row = k,
-                       .c = a.data() + r * k + r,
+                       .c = a + r * k + r,
                        .c_row = k,
                        .n_sum = end - begin,
-                       .n_rows = std::min(kBlock, k - r),
+                       .n_rows = last - first,
                        .n_columns = k - r,
                        .sign = -1});
-    }
+    });
   }
   return true;
+}
+
+double mean_diagonal(const Booked<float>& moment, int64_t k) {
+  double mean = 0;
+  for (int64_t i = 0; i < k; ++i) mean += double(moment[size_t(i * k + i)]) / double(k);
+  return mean;
 }
 
 /// Nearest mid-rise level of a plain code: its bits, plane 0 the most significant.
@@ -106,86 +125,108 @@ std::vector<float> state_values(const PlaneCode& code) {
   return values;
 }
 
-bool RotatedMatrix::rotate(const float* weights, int64_t n, int64_t k, const float* moment, uint64_t seed, RotatedMatrix& out) {
-  RotatedMatrix& m = out;
-  m.n_rows = plane_rows(n);
-  m.n_columns = plane_columns(k);
-  m.segment = plane_segment(m.n_rows);
-  m.hadamard_block = plane_hadamard(k);
-  const int64_t wide = m.n_columns;
+void RotatedMatrix::take_rows(const RowSource& source, int64_t n, int64_t k, uint64_t seed, ThreadPool& pool) {
+  n_rows = plane_rows(n);
+  n_columns = plane_columns(k);
+  segment = plane_segment(n_rows);
+  hadamard_block = plane_hadamard(k);
+  signs.clear();
+  if (hadamard_block) {
+    signs.resize(size_t(n_columns / 32));
+    for (size_t i = 0; i < signs.size(); ++i) signs[i] = uint32_t(mix(seed * 0x100000001B3u + i) >> 32);
+  }
+  weights.assign(size_t(n_rows * n_columns), 0.0f);
+  constexpr int64_t kRows = 32;
+  each_run(n, kRows, pool, [&](int64_t first, int64_t last) {
+    std::vector<float> given(size_t((last - first) * k)), rows(size_t((last - first) * n_columns), 0.0f);
+    source(first, last - first, given.data());
+    for (int64_t r = 0; r < last - first; ++r) std::copy_n(given.data() + r * k, k, rows.data() + r * n_columns);
+    if (hadamard_block) rotate_rows(rows.data(), last - first, n_columns, signs, hadamard_block);
+    for (int64_t j = 0; j < n_columns; ++j) {
+      for (int64_t r = 0; r < last - first; ++r) weights[size_t(j * n_rows + first + r)] = rows[size_t(r * n_columns + j)];
+    }
+  });
+}
 
-  std::vector<float> rows(size_t(m.n_rows * wide));
-  for (int64_t r = 0; r < n; ++r) std::copy_n(weights + r * k, k, rows.begin() + r * wide);
-  double mean = 0;
-  for (int64_t i = 0; i < k; ++i) mean += double(moment[i * k + i]) / double(k);
+bool RotatedMatrix::take_moment(Booked<float> own, int64_t k, ThreadPool& pool) {
+  const int64_t wide = n_columns;
+  double mean = mean_diagonal(own, k);
   if (!(mean > 0)) mean = 1;  // inputs that were always zero: any moment will do
-  m.moment.assign(size_t(wide * wide), 0.0f);
-  for (int64_t i = 0; i < k; ++i) std::copy_n(moment + i * k, k, m.moment.begin() + i * wide);
-  for (int64_t i = 0; i < wide; ++i) m.moment[size_t(i * wide + i)] += float((i < k ? kDamping : 1.0) * mean);
+  if (wide == k) {
+    moment = std::move(own);
+  } else {
+    moment.assign(size_t(wide * wide), 0.0f);
+    for (int64_t i = 0; i < k; ++i) std::copy_n(own.begin() + i * k, k, moment.begin() + i * wide);
+  }
+  for (int64_t i = 0; i < wide; ++i) moment[size_t(i * wide + i)] += float((i < k ? kDamping : 1.0) * mean);
 
-  m.signs.clear();
-  if (m.hadamard_block) {
-    m.signs.resize(size_t(wide / 32));
-    for (size_t i = 0; i < m.signs.size(); ++i) m.signs[i] = uint32_t(mix(seed * 0x100000001B3u + i) >> 32);
-    rotate_rows(rows, m.n_rows, wide, m.signs, m.hadamard_block);
+  if (hadamard_block) {
     // Both sides of H: its rows, then (it is symmetric) the rows of the transposed.
-    rotate_rows(m.moment, wide, wide, m.signs, m.hadamard_block);
-    std::vector<float> turned(m.moment.size());
-    transpose(m.moment.data(), wide, wide, turned.data());
-    rotate_rows(turned, wide, wide, m.signs, m.hadamard_block);
+    for (int side = 0; side < 2; ++side) {
+      if (side) transpose(moment.data(), wide);
+      each_run(wide, 16, pool,
+               [&](int64_t begin, int64_t end) { rotate_rows(moment.data() + begin * wide, end - begin, wide, signs, hadamard_block); });
+    }
     for (int64_t i = 0; i < wide; ++i) {
-      for (int64_t j = 0; j <= i; ++j) {
-        const float both = 0.5f * (turned[size_t(i * wide + j)] + turned[size_t(j * wide + i)]);
-        m.moment[size_t(i * wide + j)] = m.moment[size_t(j * wide + i)] = both;
+      for (int64_t j = 0; j < i; ++j) {
+        const float both = 0.5f * (moment[size_t(i * wide + j)] + moment[size_t(j * wide + i)]);
+        moment[size_t(i * wide + j)] = moment[size_t(j * wide + i)] = both;
       }
     }
   }
-  m.weights.resize(rows.size());
-  transpose(rows.data(), m.n_rows, wide, m.weights.data());
 
-  m.feedback = m.moment;
-  if (!cholesky_upper(m.feedback, wide)) return false;
-  m.pivots.resize(size_t(wide));
+  feedback = moment;
+  if (!cholesky_upper(feedback.data(), wide, pool)) return false;
+  pivots.resize(size_t(wide));
   for (int64_t i = 0; i < wide; ++i) {
-    float* row = m.feedback.data() + i * wide;
+    float* row = feedback.data() + i * wide;
     const float pivot = row[i];
-    m.pivots[size_t(i)] = pivot * pivot;
+    pivots[size_t(i)] = pivot * pivot;
     for (int64_t j = i; j < wide; ++j) row[j] /= pivot;
   }
   return true;
 }
 
-bool correct(std::vector<float>& weights, int64_t n, int64_t k, const float* moment, const Correction& correction) {
-  double mean = 0;
-  for (int64_t i = 0; i < k; ++i) mean += double(moment[i * k + i]) / double(k);
-  std::vector<float> upper(moment, moment + k * k);
-  for (int64_t i = 0; i < k; ++i) upper[size_t(i * k + i)] += float(kDamping * mean);
-  if (!cholesky_upper(upper, k)) return false;
-  std::vector<float> lower(upper.size());  // Uᵀ
-  transpose(upper.data(), k, k, lower.data());
+bool Correction::prepare(Moments& moments, int64_t k, ThreadPool& pool, Correction& out, double input_share, double stream_share) {
+  out.k_ = k;
+  out.factor_ = moments.own;
+  const double mean = mean_diagonal(moments.own, k);
+  for (int64_t i = 0; i < k; ++i) out.factor_[size_t(i * k + i)] += float(kDamping * mean);
+  if (!cholesky_upper(out.factor_.data(), k, pool)) return false;
+  for (int64_t i = 0; i < k; ++i) {
+    for (int64_t j = i + 1; j < k; ++j) out.factor_[size_t(j * k + i)] = out.factor_[size_t(i * k + j)];
+  }
+  out.lost_ = std::move(moments.cross);
+  for (int64_t i = 0; i < k * k; ++i) out.lost_[size_t(i)] = float(input_share) * (out.lost_[size_t(i)] - moments.own[size_t(i)]);
+  out.stream_ = moments.stream.empty() ? nullptr : &moments.stream;
+  out.stream_share_ = stream_share;
+  return true;
+}
 
+void Correction::apply(int64_t first, int64_t n, float* weights) const {
   const QuantizeKernels& kernels = quantize_kernels();
-  std::vector<float> lost(size_t(k * k)), y(size_t(n * k), 0.0f);
-  for (int64_t i = 0; i < k * k; ++i) lost[size_t(i)] = float(correction.input_share) * (correction.cross[i] - moment[i]);
-  kernels.product({.a = weights.data(),
+  const int64_t k = k_;
+  const float* u = factor_.data();
+  std::vector<float> y(size_t(n * k), 0.0f);
+  kernels.product({.a = weights,
                    .a_row = k,
                    .a_step = 1,
-                   .b = lost.data(),
+                   .b = lost_.data(),
                    .b_row = k,
                    .c = y.data(),
                    .c_row = k,
                    .n_sum = k,
                    .n_rows = n,
                    .n_columns = k});
-  if (correction.stream) kernels.axpy(float(correction.stream_share), correction.stream, y.data(), n * k);
+  if (stream_) kernels.axpy(float(stream_share_), stream_->data() + first * k, y.data(), n * k);
 
   // y·(UᵀU)⁻¹ for all rows at once, in blocks of columns: y·U⁻¹ from the first on, then ·U⁻ᵀ from the last back.
   constexpr int64_t kBlock = 64;
-  auto subtract = [&](int64_t from, int64_t n_from, const float* matrix, int64_t to, int64_t n_to) {
+  auto subtract = [&](int64_t from, int64_t n_from, int64_t to, int64_t n_to) {
     kernels.product({.a = y.data() + from,
                      .a_row = k,
                      .a_step = 1,
-                     .b = matrix + from * k + to,
+                     .b = u + from * k + to,
                      .b_row = k,
                      .c = y.data() + to,
                      .c_row = k,
@@ -196,76 +237,83 @@ bool correct(std::vector<float>& weights, int64_t n, int64_t k, const float* mom
   };
   for (int64_t begin = 0; begin < k; begin += kBlock) {
     const int64_t end = std::min(k, begin + kBlock);
-    if (begin) subtract(0, begin, upper.data(), begin, end - begin);
+    if (begin) subtract(0, begin, begin, end - begin);
     for (int64_t r = 0; r < n; ++r) {
       float* row = y.data() + r * k;
       for (int64_t i = begin; i < end; ++i) {
-        row[i] /= upper[size_t(i * k + i)];
-        kernels.axpy(-row[i], upper.data() + i * k + i + 1, row + i + 1, end - i - 1);
+        row[i] /= u[i * k + i];
+        kernels.axpy(-row[i], u + i * k + i + 1, row + i + 1, end - i - 1);
       }
     }
   }
   for (int64_t end = k; end > 0;) {
     const int64_t begin = (end - 1) / kBlock * kBlock;
-    if (end < k) subtract(end, k - end, lower.data(), begin, end - begin);
+    if (end < k) subtract(end, k - end, begin, end - begin);
     for (int64_t r = 0; r < n; ++r) {
       float* row = y.data() + r * k;
       for (int64_t i = end - 1; i >= begin; --i) {
-        row[i] /= lower[size_t(i * k + i)];
-        kernels.axpy(-row[i], lower.data() + i * k + begin, row + begin, i - begin);
+        row[i] /= u[i * k + i];
+        kernels.axpy(-row[i], u + i * k + begin, row + begin, i - begin);
       }
     }
     end = begin;
   }
-  kernels.axpy(1, y.data(), weights.data(), n * k);
-  return true;
+  kernels.axpy(1, y.data(), weights, n * k);
 }
 
-void encode(const RotatedMatrix& m, const float* target, const PlaneCode& code, const Team& team, EncodeWork& work, EncodedSet& out) {
-  const int64_t n = m.n_rows, k = m.n_columns, n_words = k / 32;
+void encode(const RotatedMatrix& m, Booked<float>& target, const PlaneCode& code, const Team& team, EncodeWork& work, EncodedSet& out) {
+  const int64_t n = m.n_rows, k = m.n_columns, n_words = k / 32, n_segments = n / m.segment;
   const QuantizeKernels& kernels = quantize_kernels();
-  if (!target) target = m.weights.data();
   if (team.thread == 0) {
     out.code = code;
     out.words.assign(size_t(n * code.n_planes * n_words), 0);
     out.row_scale.assign(size_t(n), 0);
     out.column_scale.assign(size_t(k), 0);
-    work.errors.resize(size_t(k * n));
-    work.column_squares.assign(2 * size_t(team.n_threads), 0);
-    work.error.assign(size_t(team.n_threads), 0);
-    work.power.assign(size_t(team.n_threads), 0);
+    work.row_scale.assign(size_t(n), 0);
+    work.column_squares.assign(2 * size_t(n_segments), 0);
+    for (auto* sums : {&work.error, &work.power, &work.n_live}) sums->assign(size_t(n_segments), 0);
   }
   team.meet();
 
   // This thread's segments; rows of different segments only share the column scales.
-  const int64_t n_segments = n / m.segment;
-  const int64_t row0 = n_segments * team.thread / team.n_threads * m.segment;
+  const int64_t segment0 = n_segments * team.thread / team.n_threads, row0 = segment0 * m.segment;
   const int64_t n_own = n_segments * (team.thread + 1) / team.n_threads * m.segment - row0;
+  auto each_segment = [&](auto fn) {
+    for (int64_t s = 0; s < n_own / m.segment; ++s) fn(segment0 + s, s * m.segment);
+  };
+  auto sum_of = [&](const double* parts) {
+    double sum = 0;
+    for (int64_t s = 0; s < n_segments; ++s) sum += parts[s];
+    return sum;
+  };
 
+  float* errors = target.data() + row0;  // E[k][i] at errors[k·n + i] once column k is encoded; before, the target
   std::vector<double> squares(size_t(n_own), 0);
   for (int64_t j = 0; j < k; ++j) {
-    for (int64_t i = 0; i < n_own; ++i) squares[size_t(i)] += double(target[j * n + row0 + i]) * double(target[j * n + row0 + i]);
+    for (int64_t i = 0; i < n_own; ++i) squares[size_t(i)] += double(errors[j * n + i]) * double(errors[j * n + i]);
   }
-  std::vector<float> scale(squares.size()), inverse(squares.size());
+  float* scale = work.row_scale.data() + row0;
+  std::vector<float> inverse(squares.size());
   for (int64_t i = 0; i < n_own; ++i) {
     const uint16_t half = float_to_half(float(std::sqrt(squares[size_t(i)] / double(k))));
     out.row_scale[size_t(row0 + i)] = half;
-    scale[size_t(i)] = half_to_float(half);
-    inverse[size_t(i)] = scale[size_t(i)] > 0 ? 1 / scale[size_t(i)] : 0;
+    scale[i] = half_to_float(half);
+    inverse[size_t(i)] = scale[i] > 0 ? 1 / scale[i] : 0;
   }
   // Rows of zeros (padding) have no say in the column scales.
-  work.power[size_t(team.thread)] = double(std::count_if(inverse.begin(), inverse.end(), [](float v) { return v > 0; }));
+  each_segment([&](int64_t segment, int64_t first) {
+    const auto begin = inverse.begin() + first;
+    work.n_live[size_t(segment)] = double(std::count_if(begin, begin + m.segment, [](float v) { return v > 0; }));
+  });
   team.meet();
-  double n_live = 0;
-  for (int i = 0; i < team.n_threads; ++i) n_live += work.power[size_t(i)];
-  auto normalised = [&](int64_t j, int64_t i) { return target[j * n + row0 + i] * inverse[size_t(i)]; };
+  const double n_live = sum_of(work.n_live.data());
+  auto normalised = [&](int64_t j, int64_t i) { return errors[j * n + i] * inverse[size_t(i)]; };
 
   const std::vector<float> values = state_values(code);
   std::vector<float> batch(size_t(kBatch * n_own)), coded(squares.size()), t(squares.size());
   std::vector<uint8_t> bits(squares.size());
   std::vector<float> history(size_t(viterbi_scratch_floats(code.n_planes, m.segment)));
   std::vector<double> row_error(squares.size(), 0);  // e H eᵀ of each row = Σ_k D[k] · (t − c·v)²
-  float* errors = work.errors.data() + row0;         // E[k][i] at errors[k·n + i]
   for (int64_t k1 = k; k1 > 0; k1 -= kBatch) {
     const int64_t k0 = std::max<int64_t>(0, k1 - kBatch);
     for (int64_t j = k0; j < k1; ++j) {
@@ -297,15 +345,15 @@ void encode(const RotatedMatrix& m, const float* target, const PlaneCode& code, 
                          .n_rows = 1,
                          .n_columns = n_own});
       }
-      double sum = 0;
-      for (int64_t i = 0; i < n_own; ++i) sum += double(target_column[i]) * double(target_column[i]);
       // Two places in turn: one is read while the next column's is written.
-      double* parts = work.column_squares.data() + (j % 2) * team.n_threads;
-      parts[team.thread] = sum;
+      double* parts = work.column_squares.data() + (j % 2) * n_segments;
+      each_segment([&](int64_t segment, int64_t first) {
+        double sum = 0;
+        for (int64_t i = first; i < first + m.segment; ++i) sum += double(target_column[i]) * double(target_column[i]);
+        parts[segment] = sum;
+      });
       team.meet();
-      double total = 0;
-      for (int i = 0; i < team.n_threads; ++i) total += parts[i];
-      const uint16_t half = float_to_half(std::max(kLeastScale, float(std::sqrt(total / std::max(1.0, n_live)))));
+      const uint16_t half = float_to_half(std::max(kLeastScale, float(std::sqrt(sum_of(parts) / std::max(1.0, n_live)))));
       const float c = half_to_float(half);
       if (team.thread == 0) out.column_scale[size_t(j)] = half;
 
@@ -342,9 +390,9 @@ void encode(const RotatedMatrix& m, const float* target, const PlaneCode& code, 
   PlaneMatrix matrix{n, k, m.segment, 0, nullptr, 1, 1, {out.view(), {}}};
   constexpr int64_t kRows = 32;
   std::vector<float> approximated(size_t(kRows * k)), met(size_t(kRows * k));
-  double error = 0, power = 0;
-  for (int64_t r = 0; r < n_own; r += kRows) {
+  for (int64_t r = 0; r < n_own; r += kRows) {  // a segment is a multiple of kRows
     const int64_t rows = std::min(kRows, n_own - r);
+    double &error = work.error[size_t(segment0 + r / m.segment)], &power = work.power[size_t(segment0 + r / m.segment)];
     for (int64_t i = 0; i < rows; ++i) {
       float* row = approximated.data() + i * k;
       decode_plane_values(matrix, 0, row0 + r + i, row);
@@ -368,7 +416,7 @@ void encode(const RotatedMatrix& m, const float* target, const PlaneCode& code, 
         both += (a + double(errors[j * n + r + i])) * h;
         own += a * h;
       }
-      const double before = double(scale[size_t(r + i)]);
+      const double before = double(scale[r + i]);
       const uint16_t half = float_to_half(float(own > 0 ? before * both / own : before));
       out.row_scale[size_t(row0 + r + i)] = half;
       const double after = double(half_to_float(half));
@@ -377,28 +425,26 @@ void encode(const RotatedMatrix& m, const float* target, const PlaneCode& code, 
       error += before * before * whole - 2 * before * after * both + after * after * own;
     }
   }
-  work.error[size_t(team.thread)] = error;
-  work.power[size_t(team.thread)] = power;
   team.meet();
   if (team.thread == 0) {
-    out.error = out.power = 0;
-    for (int i = 0; i < team.n_threads; ++i) {
-      out.error += work.error[size_t(i)];
-      out.power += work.power[size_t(i)];
-    }
+    out.error = sum_of(work.error.data());
+    out.power = sum_of(work.power.data());
   }
   team.meet();
 }
 
-std::vector<float> residual(const RotatedMatrix& m, const EncodedSet& base) {
-  PlaneMatrix matrix{m.n_rows, m.n_columns, m.segment, 0, nullptr, 1, 1, {base.view(), {}}};
-  std::vector<float> left(m.weights);
+void residual(const RotatedMatrix& m, const EncodedSet& base, const EncodeWork& work, Booked<float>& target) {
+  const PlaneMatrix matrix{m.n_rows, m.n_columns, m.segment, 0, nullptr, 1, 1, {base.view(), {}}};
   std::vector<float> row(static_cast<size_t>(m.n_columns));
   for (int64_t r = 0; r < m.n_rows; ++r) {
-    decode_plane_row(matrix, r, row.data());
-    for (int64_t j = 0; j < m.n_columns; ++j) left[size_t(j * m.n_rows + r)] -= row[size_t(j)];
+    decode_plane_values(matrix, 0, r, row.data());
+    // W' = before·(E + c·V), Ŵ' = after·c·V.
+    const float before = work.row_scale[size_t(r)], after = half_to_float(base.row_scale[size_t(r)]);
+    for (int64_t j = 0; j < m.n_columns; ++j) {
+      float& e = target[size_t(j * m.n_rows + r)];
+      e = before * e + (before - after) * half_to_float(base.column_scale[size_t(j)]) * row[size_t(j)];
+    }
   }
-  return left;
 }
 
 }  // namespace sb

@@ -3,10 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "base/thread_pool.h"
 #include "formats/planes.h"
+#include "quantize/booked.h"
+#include "quantize/moments.h"
 
 namespace sb {
 
@@ -19,20 +22,25 @@ struct Team {
   }
 };
 
+/// Gives rows [first, first + n) of a matrix as the model has it, [n, K]; several threads ask at once.
+using RowSource = std::function<void(int64_t first, int64_t n, float* to)>;
+
 /// A matrix and its inputs' moment in the rotated basis, ready to be encoded at any number of bits.
 struct RotatedMatrix {
   int64_t n_rows = 0, n_columns = 0;  // N, K padded
   int64_t segment = 0;
   int hadamard_block = 0;
   std::vector<uint32_t> signs;  // su as bits [K/32]; empty without rotation
-  std::vector<float> weights;   // W' transposed: [K][N]
-  std::vector<float> moment;    // H' damped [K][K]
-  std::vector<float> feedback;  // Lᵀ: [k][j] = L[j][k], unit diagonal [K][K]
+  Booked<float> weights;        // W' transposed: [K][N]
+  Booked<float> moment;         // H' damped [K][K]
+  Booked<float> feedback;       // Lᵀ: [k][j] = L[j][k], unit diagonal [K][K]
   std::vector<float> pivots;    // D of H' = L·D·Lᵀ [K]
 
-  /// `weights` [n, k] and `moment` [k, k] as the model has them; `moment` is damped here. The signs come from `seed`.
+  /// Shapes and signs (from `seed`), and W' of the [n, k] matrix whose rows `source` gives.
+  void take_rows(const RowSource& source, int64_t n, int64_t k, uint64_t seed, ThreadPool& pool);
+  /// H', its factors. `moment` [k, k] as the model has it; it is damped here. After take_rows().
   /// False when the moment is not positive definite even when damped (its numbers are then not finite).
-  static bool rotate(const float* weights, int64_t n, int64_t k, const float* moment, uint64_t seed, RotatedMatrix& out);
+  bool take_moment(Booked<float> own, int64_t k, ThreadPool& pool);
 };
 
 /// What encoding makes: one plane set's arrays.
@@ -45,33 +53,40 @@ struct EncodedSet {
   double error = 0, power = 0;
 
   PlaneSet view() const { return {code, words.data(), row_scale.data(), column_scale.data()}; }
-  uint64_t n_bytes() const { return words.size() * 4 + row_scale.size() * 2 + column_scale.size() * 2; }
 };
 
-/// Working memory of one encode(), shared by its team.
+/// Working memory of one encode(), shared by its team. Sums lie by segment, so that they do not depend on the number of threads.
 struct EncodeWork {
-  std::vector<float> errors;           // E transposed [K][N]
-  std::vector<double> column_squares;  // [2][threads]
-  std::vector<double> error, power;    // [threads]
+  std::vector<float> row_scale;              // of the rows while they were encoded, before the refit [N]
+  std::vector<double> column_squares;        // [2][segments]
+  std::vector<double> error, power, n_live;  // [segments]
 };
 
-/// Encodes m.weights, or `target` [K][N] in their stead (what a base set left over). Called by every thread of the team with the same
-/// arguments; `out` and `work` are set up by thread 0.
-void encode(const RotatedMatrix& m, const float* target, const PlaneCode& code, const Team& team, EncodeWork& work, EncodedSet& out);
+/// Encodes `target` [K][N], m.weights or what a base set left over of them, and leaves E there: row i in units of work.row_scale[i].
+/// Called by every thread of the team with the same arguments; `out` and `work` are set up by thread 0.
+void encode(const RotatedMatrix& m, Booked<float>& target, const PlaneCode& code, const Team& team, EncodeWork& work, EncodedSet& out);
 
-/// target ← W' − Ŵ' of `base`, transposed [K][N], for the refinement.
-std::vector<float> residual(const RotatedMatrix& m, const EncodedSet& base);
+/// What encode() left in `target` becomes W' − Ŵ', for the refinement.
+void residual(const RotatedMatrix& m, const EncodedSet& base, const EncodeWork& work, Booked<float>& target);
 
 /// What a matrix should make up for: the inputs it was made for are not those it gets, and the stream that its product joins is off too.
-struct Correction {
-  const float* cross = nullptr;   // R = Σ exact xᵀ, mean over tokens [K, K]
-  const float* stream = nullptr;  // Σ (exact − own residual) xᵀ, mean over tokens [N, K]; null where the product joins no stream
-  double input_share = 0.5, stream_share = 0.5;
+/// W ← W + (a·W·(R − H) + b·stream)·(H + λI)⁻¹, with H the moment of the inputs that it gets, R the cross moment: least squares towards the
+/// exact output, and towards the exact stream, by half. Whole shares over-fit (docs/quality.md). Frantar et al. 2022 solve the same normal
+/// equations; the cross moment is GPTAQ's (Li et al. 2025).
+class Correction {
+ public:
+  /// `cross` [k, k] is used up. `moments` outlives this. False when H is not positive definite.
+  static bool prepare(Moments& moments, int64_t k, ThreadPool& pool, Correction& out, double input_share = 0.5, double stream_share = 0.5);
+  /// Rows [first, first + n) of W, [n, k]; from any thread.
+  void apply(int64_t first, int64_t n, float* weights) const;
+
+ private:
+  int64_t k_ = 0;
+  Booked<float> lost_;    // a·(R − H) [K, K]
+  Booked<float> factor_;  // U of H + λI = Uᵀ·U, mirrored: [i][j] = [j][i] = U[min, max]
+  const Booked<float>* stream_ = nullptr;
+  double stream_share_ = 0;
 };
-/// W ← W + (a·W·(R − H) + b·stream)·(H + λI)⁻¹, with H the moment of the inputs that it gets: least squares towards the exact output, and
-/// towards the exact stream, by half. Whole shares over-fit (docs/quality.md). Frantar et al. 2022 solve the same normal equations; the
-/// cross moment is GPTAQ's (Li et al. 2025). False when H is not positive definite.
-bool correct(std::vector<float>& weights, int64_t n, int64_t k, const float* moment, const Correction& correction);
 
 /// The value of each of the 4096 states: Σ C[i] · (bit i ? 1 : −1).
 std::vector<float> state_values(const PlaneCode& code);

@@ -119,7 +119,10 @@ Status FolderQuantizer::choose_formats() {
   q.seed = o.seed;
   q.n_threads = o.n_threads;
   for (const auto& [name, imported] : imports_) q.formats.by_name[name] = "source";
+  q.pace = &pace_;
   SB_TRY(sensitivity_, Sensitivity::create(*source_.graph, device_, ids_, prefix_, q));
+  // And what comes after it, in formats that are not known yet.
+  Quantizer::expect(plan_, q, windows_of(ids_, o.context, prefix_).size(), pace_);
   return {};
 }
 
@@ -132,6 +135,9 @@ Status FolderQuantizer::start_quantizing() {
   q.n_threads = options_.n_threads;
   // A base that makes up for its own losses would do so no less when its refinement has come: both are made for the exact inputs.
   q.sequential = !options_.refine;
+  q.pace = &pace_;
+  pace_.drop_rest();
+  q.keeps_finished = options_.tune;
   SB_TRY(quantizer_, Quantizer::create(*source_.graph, device_, ids_, prefix_, q));
   return lay_out();
 }
@@ -408,8 +414,8 @@ Result<bool> FolderQuantizer::step() {
   SB_TRY(const bool more, quantizer_->step());
   SB_OK(write_finished());
   // The layer whose groups are out; a tied embedding comes with the head, so the first component is closed last.
-  ++written_layer_;
-  if (written_layer_ >= 0 && written_layer_ < plan_.n_layers) SB_OK(write_kept(written_layer_));
+  if (quantizer_->begins_layer() && quantizer_->layer() > 0 && quantizer_->layer() <= plan_.n_layers)
+    SB_OK(write_kept(quantizer_->layer() - 1));
   if (more) return true;
   SB_OK(write_kept(-1));
   SB_OK(write_kept(plan_.n_layers));
@@ -447,8 +453,8 @@ bool FolderQuantizer::next_write(FolderWrite& out) {
 std::string FolderQuantizer::progress_json() const {
   OrderedJson j;
   j["phase"] = done_ ? "done" : sensitivity_ ? "sensitivity" : tuner_ ? "tune" : "quantize";
-  j["fraction"] = done_ ? 1.0 : sensitivity_ ? sensitivity_->progress() : tuner_ ? tuner_->progress() : quantizer_->progress();
-  j["phases"] = 1 + (options_.bits == "mixed" && options_.allocation.empty() ? 1 : 0) + (options_.tune ? 1 : 0);
+  j["fraction"] = done_ ? 1.0 : tuner_ ? tuner_->progress() : pace_.fraction();
+  if (!done_ && !tuner_ && pace_.ms_left() >= 0) j["seconds_left"] = pace_.ms_left() / 1000;
   return json_text(j);
 }
 

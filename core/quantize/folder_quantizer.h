@@ -53,11 +53,12 @@ class FolderQuantizer {
   /// Errors: kOptionInvalid, kBudgetTooSmall {minimum}, kTextTooShort, those of Quantizer.
   static Result<std::unique_ptr<FolderQuantizer>> create(FolderSource source, Device& device, std::span<const int32_t> ids,
                                                          std::span<const int32_t> prefix, FolderOptions options);
-  /// A stretch of work (a layer). False when everything has been written out through next_write().
+  /// A stretch of work (a group of matrices). False when everything has been written out through next_write().
   Result<bool> step();
   /// The oldest write not taken yet; false when there is none.
   bool next_write(FolderWrite& out);
-  /// {phase: "sensitivity"|"quantize"|"tune"|"done", fraction, bpw, bpw_linears, weight_bytes, n_parameters, …} as JSON.
+  /// {phase: "sensitivity"|"quantize"|"tune"|"done", fraction, seconds_left?} as JSON: of the whole run before tuning, by measured rates; of
+  /// tuning by itself.
   std::string progress_json() const;
   /// After the last step: what was chosen and what each group's proxy came to, for the model card: {bpw, bpw_linears, bpw_embedding,
   /// weight_bytes, n_parameters, linear_proxy, formats: {name: code}, imported?: {name: levels}, sensitivity?: {name: {code: loss}},
@@ -88,6 +89,7 @@ class FolderQuantizer {
   ModelPlan plan_;
   FormatChoice formats_;
   std::map<std::string, ImportedGroup> imports_;  // to the quantizer they are "source"
+  Pace pace_;
   std::unique_ptr<Sensitivity> sensitivity_;
   std::vector<AllocationGroup> losses_;
   std::unique_ptr<Quantizer> quantizer_;
@@ -105,7 +107,6 @@ class FolderQuantizer {
   int64_t n_parameters_ = 0, n_linear_ = 0, n_embedding_ = 0;
   double proxy_sum_ = 0;
   int64_t n_proxies_ = 0;
-  int64_t written_layer_ = -2;
   bool done_ = false;
 };
 

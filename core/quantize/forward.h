@@ -28,10 +28,11 @@ struct LinearGroup {
 /// In the order of the plan's nodes.
 std::vector<LinearGroup> linear_groups(const Plan& plan);
 
-/// Inputs of groups' matmuls that stay readable as "group.0" …, and what their products are added to as "residual.0" ….
+/// Part of a stretch. A stretch of one layer is run in stages: stage g ends where the input of group g is made ("group.g", and
+/// "residual.g": what the group's product is added to), so that the group can be encoded before the next stage runs it; a last stage ends
+/// at "y" or "logits". Between stages a window is what the nodes behind the cut still need; it is cut where that is least.
 struct Watch {
-  bool all = false;
-  int64_t until = -1;  // of this group only, and the run ends when its input is made
+  int64_t stage = -1;  // −1: the whole stretch
   // Every activation that has bytes of its own stays readable as "value.N", N its number in the plan, which is copied to here.
   std::unique_ptr<Plan>* record = nullptr;
 };
@@ -45,14 +46,23 @@ class Stretch {
   Status run(std::span<const float> x, std::span<const int32_t> ids);
   /// A named output: "y", "logits", "group.0".
   std::span<const float> output(std::string_view name) const { return program_->output(name); }
-  const std::vector<LinearGroup>& groups() const { return groups_; }
+  /// Of a stage: floats a token of each value that it is given and that it keeps for the next. A first stage is given x, or nothing where
+  /// the stretch begins with the ids.
+  const std::vector<int64_t>& given() const { return given_; }
+  const std::vector<int64_t>& kept() const { return kept_; }
+  /// Runs a stage; `give` fills value i [T, given()[i]], `keep` sees value i of those kept.
+  using Give = std::function<void(size_t i, std::span<float> to)>;
+  using Keep = std::function<void(size_t i, std::span<const float> value)>;
+  Status run_stage(std::span<const int32_t> ids, const Give& give, const Keep& keep);
 
  private:
   Device* device_ = nullptr;
   std::unique_ptr<Program> program_;
   std::unique_ptr<KvPages> kv_;
-  std::vector<LinearGroup> groups_;
   std::vector<int32_t> no_ids_;
+  std::vector<int64_t> given_, kept_;
+  std::vector<float> room_;  // of one given value
+  int64_t n_tokens_ = 0;
   bool takes_x_ = false;
 };
 

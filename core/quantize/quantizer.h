@@ -10,7 +10,10 @@
 
 #include "quantize/encode.h"
 #include "quantize/forward.h"
+#include "quantize/kept_windows.h"
 #include "quantize/matrices.h"
+#include "quantize/moments.h"
+#include "quantize/pace.h"
 
 namespace sb {
 
@@ -35,6 +38,9 @@ struct QuantizerOptions {
   bool sequential = true;
   uint64_t seed = 0;
   int n_threads = 1;
+  /// What is finished stays in substitutes(); otherwise it leaves when the next layer begins.
+  bool keeps_finished = false;
+  Pace* pace = nullptr;  // told what to expect and what was done; outlives the quantizer
 };
 
 /// A finished group: its arrays, ready to be written and to run.
@@ -45,6 +51,7 @@ struct FinishedGroup {
   EncodedSet base, refinement;
   std::vector<std::byte> rows8;  // of format rows8: rows of Q8_0 blocks
   PlaneMatrix matrix;            // sees the arrays above
+  void bind();                   // lets it see them
 };
 
 class Quantizer {
@@ -55,30 +62,35 @@ class Quantizer {
                                                    std::span<const int32_t> prefix, QuantizerOptions options);
 
   const ModelPlan& plan() const { return plan_; }
-  /// One unit of work: a layer, the embedding, the head. False when all is done.
+  /// One unit of work: the embedding, a group of a layer, the head. False when all is done.
   Result<bool> step();
-  /// Groups finished since the last call, in order; the caller takes them over. They must live while the quantizer steps on.
+  /// Groups finished since the last call, in order. The quantizer holds what substitutes() sees as well.
   std::vector<std::shared_ptr<FinishedGroup>> take_finished() { return std::exchange(finished_, {}); }
-  /// All finished so far, as what stands in for the source's tensors.
+  /// What stands in for the source's tensors: of the layer in hand, or of all (keeps_finished).
   const Substitutes& substitutes() const { return substitutes_; }
-  /// 0 … 1, by weights encoded.
-  double progress() const;
+  /// The layer that the next step works on: −1 for the embedding, n_layers for the head, n_layers + 1 when all is done.
+  int64_t layer() const { return layer_; }
+  /// Whether the next step is the first of its layer.
+  bool begins_layer() const { return group_ == 0; }
   int64_t n_windows() const { return int64_t(windows_.size()); }
   const std::vector<int32_t>& window(size_t i) const { return windows_[i]; }
-  /// What the layers done so far make of a window [T, D].
-  const std::vector<float>& x(size_t window) const { return x_[window]; }
+  /// Where a layer after the first begins: what the source's layers before it make of a window [T, D]. Not when sequential.
+  std::vector<float> x(size_t window) const;
+  /// The work that it will be, to `pace`.
+  static void expect(const ModelPlan& plan, const QuantizerOptions& options, size_t n_windows, Pace& pace);
 
  private:
   Quantizer(const ModelGraph& graph, Device& device, QuantizerOptions options);
   Status embed();
-  Status layer(int64_t i);
-  Status layer_alone(int64_t i, const std::vector<const GroupPlan*>& groups);
-  Status layer_in_turn(int64_t i, const std::vector<const GroupPlan*>& groups);
+  Status layer_group(const GroupPlan* group);
   Status head();
-  Result<std::vector<std::shared_ptr<FinishedGroup>>> encode_groups(const std::vector<const GroupPlan*>& groups,
-                                                                    const std::vector<std::vector<float>>& moments,
-                                                                    const std::vector<Correction>& corrections = {});
+  /// A stage over all windows; `moments` (may be null) see the input of `group`.
+  Status run_stage(const Pass& pass, int64_t stage, Moments* moments, const GroupPlan* group);
+  Result<std::shared_ptr<FinishedGroup>> encode_group(const GroupPlan& group, Moments moments);
   void finish(std::shared_ptr<FinishedGroup> done, const GroupPlan& group);
+  std::vector<const GroupPlan*> groups_of(int64_t layer) const;
+  bool is_kept(const GroupPlan& group) const { return options_.formats.of(group) == "source"; }
+  KeptWindows& seen() { return options_.sequential ? own_ : exact_; }
 
   const ModelGraph& graph_;
   Device& device_;
@@ -86,12 +98,11 @@ class Quantizer {
   ThreadPool pool_;
   ModelPlan plan_;
   std::vector<std::vector<int32_t>> windows_;
-  std::vector<std::vector<float>> x_;        // a window: what the layers so far give [T, D]
-  std::vector<std::vector<float>> exact_x_;  // the same in the source model, when sequential
+  KeptWindows own_, exact_;  // between two stages: through what is quantised so far (when sequential), and in the source model
   Substitutes substitutes_;
   std::vector<std::shared_ptr<FinishedGroup>> alive_, finished_;
-  int64_t next_ = -1;  // layer; −1: the embedding, n_layers: the head
-  int64_t n_encoded_ = 0, n_weights_ = 0;
+  int64_t layer_ = -1;
+  size_t group_ = 0;  // of the layer
 };
 
 }  // namespace sb

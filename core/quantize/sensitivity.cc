@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/host.h"
 #include "quantize/evaluate.h"
 
 namespace sb {
@@ -39,6 +40,10 @@ Result<std::unique_ptr<Sensitivity>> Sensitivity::create(const ModelGraph& graph
   SB_TRY(s->quantizer_, Quantizer::create(graph, device, ids, prefix, options));
   for (size_t w = 0; w < std::min<size_t>(kWindows, size_t(s->quantizer_->n_windows())); ++w)
     s->windows_.push_back(s->quantizer_->window(w));
+  s->pace_ = options.pace;
+  if (s->pace_) {
+    for (const GroupPlan& group : s->quantizer_->plan().groups) s->pace_->expect(Work::kProbe, s->probe_work(group));
+  }
   SB_OK(s->measure_reference());
   return s;
 }
@@ -61,6 +66,15 @@ Status Sensitivity::measure_reference() {
     before_.push_back(hidden);
   }
   return {};
+}
+
+double Sensitivity::probe_work(const GroupPlan& group) const {
+  double weights = 0;
+  for (const GroupPlan& g : quantizer_->plan().groups) {
+    if (g.is_head) weights += double(g.n_weights()) / 2;  // of the second half of a window
+    if (!g.is_head && g.layer >= group.layer) weights += double(g.n_weights());
+  }
+  return weights * double(windows_.size() * windows_[0].size());
 }
 
 Result<double> Sensitivity::kl_of(const Substitutes& substitutes, int64_t from_layer) {
@@ -97,7 +111,7 @@ Result<double> Sensitivity::kl_of(const Substitutes& substitutes, int64_t from_l
 }
 
 Result<bool> Sensitivity::step() {
-  if (layer_ >= 0 && layer_ < graph_.shape().n_layers) {
+  if (quantizer_->layer() > 0 && quantizer_->begins_layer()) {
     for (size_t w = 0; w < windows_.size(); ++w) before_[w] = quantizer_->x(w);
   }
   SB_TRY(const bool more, quantizer_->step());
@@ -107,10 +121,11 @@ Result<bool> Sensitivity::step() {
     Substitutes alone;
     for (const std::string& tensor : plan.tensors) alone[tensor] = quantizer_->substitutes().find(tensor)->second;
     // A head's inputs are exact up to it; an embedding changes everything from the start.
+    const double began = host_now_ms();
     SB_TRY(const double kl, kl_of(alone, plan.is_embedding ? -1 : plan.layer));
     measured_[group->name] = std::max(kl, 0.0);
+    if (pace_) pace_->done(Work::kProbe, probe_work(plan), host_now_ms() - began);
   }
-  ++layer_;
   return more;
 }
 

@@ -15,16 +15,15 @@ class Sensitivity {
   /// Measures on the first windows of the text; moments come from all of it. The probe is coded2 for layers, coded3 for embedding and head.
   static Result<std::unique_ptr<Sensitivity>> create(const ModelGraph& graph, Device& device, std::span<const int32_t> ids,
                                                      std::span<const int32_t> prefix, QuantizerOptions options);
-  /// A layer; false when all are measured.
+  /// A group; false when all are measured.
   Result<bool> step();
-  double progress() const { return quantizer_->progress(); }
-  const ModelPlan& plan() const { return quantizer_->plan(); }
   /// KL of a group in a format, from its probe: KL grows with the square of the error, so it scales as the codes' distortions do.
   double loss(const std::string& group, const std::string& format) const;
 
  private:
   Sensitivity(const ModelGraph& graph, Device& device) : graph_(graph), device_(device) {}
   Status measure_reference();
+  double probe_work(const GroupPlan& group) const;
   Result<double> kl_of(const Substitutes& substitutes, int64_t from_layer);
 
   const ModelGraph& graph_;
@@ -35,7 +34,7 @@ class Sensitivity {
   std::vector<std::vector<float>> before_;     // their x before the layer in hand
   std::vector<std::vector<float>> reference_;  // reference logits of the counted positions [n, V]
   std::map<std::string, double> measured_;     // group → KL of its probe
-  int64_t layer_ = -1;
+  Pace* pace_ = nullptr;
 };
 
 /// Mean square error of a code on a unit Gaussian (docs/formats.md §1).

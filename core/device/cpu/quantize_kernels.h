@@ -35,6 +35,10 @@ struct QuantizeKernels {
   void (*product)(const Product&);
   void (*viterbi)(const ViterbiTask&);
   void (*axpy)(float a, const float* x, float* y, int64_t n);  // y += a · x
+  /// A row as halves times a power of two, so that its largest lies below 32768: 11 bits of every number that is not 2^29 times smaller.
+  /// Returns the power.
+  float (*halve)(const float* x, uint16_t* to, int64_t n);
+  void (*widen)(const uint16_t* x, float scale, float* to, int64_t n);  // to = scale · x
 };
 
 /// Those of the best instruction set of this machine and build.

@@ -6,6 +6,7 @@
 #include "device/cpu/kernels/panels-inl.h"
 #include "device/cpu/quantize_kernels.h"
 #include "device/cpu/simd.h"
+#include "formats/decode.h"
 
 namespace sb::SB_ISA {
 
@@ -116,6 +117,27 @@ inline void axpy(float a, const float* x, float* y, int64_t n) {
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) store(y + i, mul_add(splat(a), load<F32>(x + i), load<F32>(y + i)));
   for (; i < n; ++i) y[i] += a * x[i];
+}
+
+inline float halve(const float* x, uint16_t* to, int64_t n) {
+  float top = 0;
+  F32 tops{};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) tops = max(tops, abs(load<F32>(x + i)));
+  top = highest(tops);
+  for (; i < n; ++i) top = std::max(top, x[i] < 0 ? -x[i] : x[i]);
+  if (!(top > 0)) top = 1;
+  // 2^14 over the largest's power of two; the exponent alone, so that scaling rounds nothing.
+  const uint32_t exponent = __builtin_bit_cast(uint32_t, top) >> 23;
+  const float up = __builtin_bit_cast(float, std::min<uint32_t>(254 + 14 - std::clamp<uint32_t>(exponent, 15, 254), 254) << 23);
+  for (i = 0; i + kLanes <= n; i += kLanes) store_half(to + i, load<F32>(x + i) * up);
+  for (; i < n; ++i) to[i] = float_to_half(x[i] * up);
+  return 1 / up;
+}
+inline void widen(const uint16_t* x, float scale, float* to, int64_t n) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(to + i, load_half(x + i) * scale);
+  for (; i < n; ++i) to[i] = half_to_f32(x[i]) * scale;
 }
 
 /// 4 × 4 blocks: lane l of out[r] of a 128-bit part is lane r of in[l] of that part.

@@ -4,6 +4,6 @@
 namespace sb::SB_ISA {
 
 extern const QuantizeKernels kQuantizeTable;
-constexpr QuantizeKernels kQuantizeTable = {product, viterbi, axpy};
+constexpr QuantizeKernels kQuantizeTable = {product, viterbi, axpy, halve, widen};
 
 }  // namespace sb::SB_ISA
