@@ -12,21 +12,35 @@ namespace cli {
 namespace fs = std::filesystem;
 namespace {
 
-[[noreturn]] void fail(const fs::path& file, const std::string& why) {
-  throw Failure{"kWriteFailed", "Writing " + file.string() + " failed: " + why,
-                "Make room on the disk or check its permissions; nothing half-written stays."};
-}
+constexpr const char* kCheckpoint = "checkpoint";          // as the engine calls it
+constexpr const char* kNewCheckpoint = "checkpoint.part";  // until it is whole
 
 }  // namespace
+
+void PartialFolder::fail(const fs::path& file, const std::string& why) const {
+  throw Failure{"kWriteFailed", "Writing " + file.string() + " failed: " + why,
+                has_checkpoint_ ? "Make room on the disk or check its permissions, then go on with --resume: the last checkpoint stays."
+                                : "Make room on the disk or check its permissions; nothing half-written stays."};
+}
 
 PartialFolder::Descriptor::~Descriptor() {
   if (number >= 0) ::close(number);
 }
 
-PartialFolder::PartialFolder(const fs::path& target) : target_(target), path_(target.string() + ".partial") {
+PartialFolder::PartialFolder(const fs::path& target, bool resumes) : target_(target), path_(target.string() + ".partial") {
   std::error_code error;
   if (fs::exists(target_, error) && !(fs::is_directory(target_, error) && fs::is_empty(target_, error)))
     throw Failure{"kTargetExists", target_.string() + " is there already", "Remove it, or choose another name."};
+  const bool has_checkpoint = fs::exists(path_ / kCheckpoint, error);
+  if (resumes) {
+    if (!has_checkpoint) throw Failure{"kCheckpointMissing", path_.string() + " has no checkpoint", "Run it without --resume."};
+    has_checkpoint_ = true;
+    return;
+  }
+  if (has_checkpoint) {
+    throw Failure{"kCheckpointThere", path_.string() + " has the checkpoint of an earlier run",
+                  "Go on with it by --resume, or remove that folder to begin anew."};
+  }
   fs::remove_all(path_, error);
   if (!fs::create_directories(path_, error)) fail(path_, error.message());
 }
@@ -34,10 +48,16 @@ PartialFolder::PartialFolder(const fs::path& target) : target_(target), path_(ta
 PartialFolder::~PartialFolder() {
   files_.clear();
   std::error_code error;
-  if (!path_.empty()) fs::remove_all(path_, error);
+  if (path_.empty()) return;
+  if (has_checkpoint_) {
+    fs::remove(path_ / kNewCheckpoint, error);
+  } else {
+    fs::remove_all(path_, error);
+  }
 }
 
-void PartialFolder::write(const std::string& name, uint64_t offset, const void* data, uint64_t n_bytes) {
+void PartialFolder::write(const std::string& file_name, uint64_t offset, const void* data, uint64_t n_bytes) {
+  const std::string name = file_name == kCheckpoint ? kNewCheckpoint : file_name;
   Descriptor& file = files_[name];
   if (file.number < 0) file.number = ::open((path_ / name).c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
   if (file.number < 0) fail(path_ / name, std::strerror(errno));
@@ -49,12 +69,27 @@ void PartialFolder::write(const std::string& name, uint64_t offset, const void* 
   }
 }
 
+void PartialFolder::keep_checkpoint() {
+  // The bytes that it speaks of first.
+  for (auto& [name, file] : files_) {
+    if (::fsync(file.number) != 0) fail(path_ / name, std::strerror(errno));
+  }
+  files_.erase(kNewCheckpoint);
+  std::error_code error;
+  fs::rename(path_ / kNewCheckpoint, path_ / kCheckpoint, error);
+  if (error) fail(path_ / kCheckpoint, error.message());
+  has_checkpoint_ = true;
+}
+
+std::string PartialFolder::checkpoint() const { return read_file((path_ / kCheckpoint).string()); }
+
 void PartialFolder::finish() {
   for (auto& [name, file] : files_) {
     if (::fsync(file.number) != 0) fail(path_ / name, std::strerror(errno));
   }
   files_.clear();
   std::error_code error;
+  fs::remove(path_ / kCheckpoint, error);
   fs::remove(target_, error);  // an empty folder
   fs::rename(path_, target_, error);
   if (error) fail(target_, error.message());

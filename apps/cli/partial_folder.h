@@ -11,9 +11,10 @@ namespace cli {
 /// The folder being written, under a name of its own until it is whole. Everything throws Failure kWriteFailed.
 class PartialFolder {
  public:
-  /// Throws kTargetExists when `target` is there and not an empty folder.
-  explicit PartialFolder(const std::filesystem::path& target);
-  /// Removes what is not finished.
+  /// With `resumes`, an unfinished folder that has a checkpoint is gone on with. Throws kTargetExists when `target` is there and not an
+  /// empty folder, kCheckpointThere when a checkpoint would be lost, kCheckpointMissing when there is none to resume.
+  PartialFolder(const std::filesystem::path& target, bool resumes);
+  /// Removes what is not finished, unless there is a checkpoint to go on from.
   ~PartialFolder();
   PartialFolder(const PartialFolder&) = delete;
   PartialFolder& operator=(const PartialFolder&) = delete;
@@ -23,6 +24,11 @@ class PartialFolder {
   /// All bytes to the disk, then the name.
   void finish();
   const std::filesystem::path& path() const { return path_; }
+  /// What was written as "checkpoint" takes the older one's place, at once.
+  void keep_checkpoint();
+  bool has_checkpoint() const { return has_checkpoint_; }
+  /// Throws kReadFailed.
+  std::string checkpoint() const;
 
  private:
   struct Descriptor {
@@ -32,7 +38,9 @@ class PartialFolder {
     Descriptor& operator=(const Descriptor&) = delete;
     ~Descriptor();
   };
+  [[noreturn]] void fail(const std::filesystem::path& file, const std::string& why) const;
   std::filesystem::path target_, path_;
+  bool has_checkpoint_ = false;
   std::map<std::string, Descriptor> files_;
 };
 

@@ -1,6 +1,7 @@
 // A line on the terminal that says how far a long piece of work is.
 #pragma once
 
+#include <optional>
 #include <string>
 
 namespace cli {
@@ -8,8 +9,8 @@ namespace cli {
 class ProgressBar {
  public:
   explicit ProgressBar(std::string what);
-  /// `fraction` 0 … 1.
-  void show(double fraction);
+  /// `fraction` 0 … 1; `seconds_left`: where the work itself knows, else what has passed says.
+  void show(double fraction, std::optional<double> seconds_left = {});
   void done() const;
 
  private:

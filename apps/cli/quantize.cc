@@ -1,6 +1,7 @@
 // subbyte quantize: a model to a folder of planes, with what it lost.
 #include <unistd.h>
 
+#include <chrono>
 #include <cmath>
 #include <csignal>
 #include <cstdio>
@@ -18,6 +19,10 @@ namespace fs = std::filesystem;
 namespace {
 
 volatile std::sig_atomic_t g_interrupted = 0;
+
+// Work that a crash or a full disk may cost: a checkpoint of a 7B model is some hundred megabytes.
+constexpr double kCheckpointSeconds = 600;
+double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 /// What a source is at a moment: sizes and times of its files.
 std::string state_of(const fs::path& source) {
@@ -41,7 +46,7 @@ struct QuantizeArguments {
   std::string source, target, allocation;
   std::vector<std::string> texts;
   int64_t eval_windows = 8;
-  bool json = false;
+  bool json = false, resume = false;
   Json engine = Json::object(), quantize = Json::object();
 };
 
@@ -110,33 +115,61 @@ void quantize(QuantizeArguments a) {
   }
   const Texts texts = split_text(read_texts(a.texts));
   if (!a.allocation.empty()) a.quantize["allocation"] = Json::parse(read_file(a.allocation));
-  PartialFolder folder(a.target);
+  PartialFolder folder(a.target, a.resume);
   const Engine engine = open_engine(a.engine);
   const std::string before = state_of(a.source);
   Load load = bring(engine.get(), a.source, Json::object());
   const Quantizer quantizer(checked(sb_quantizer_create(engine.get(), load.release(), texts.calibration.data(), texts.calibration.size(),
                                                         request_text(a.quantize).c_str())));
 
+  if (a.resume) {
+    const std::string checkpoint = folder.checkpoint();
+    checked(sb_quantizer_resume(quantizer.get(), checkpoint.data(), checkpoint.size()));
+  }
+  auto write_out = [&] {
+    sb_write write;
+    while (sb_quantizer_write(quantizer.get(), &write)) folder.write(write.file, write.offset, write.data, write.n_bytes);
+  };
+  auto check_source = [&] {
+    if (state_of(a.source) == before) return;
+    throw Failure{"kSourceChanged", a.source + " changed while it was being quantised", "Run it again when nothing writes to it."};
+  };
+  auto keep_checkpoint = [&] {
+    check_source();
+    if (!checked(sb_quantizer_checkpoint(quantizer.get()))) return;
+    write_out();
+    folder.keep_checkpoint();
+  };
+
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit on files' sizes is an error of the write, not the end of the program
   for (int signal : {SIGINT, SIGTERM, SIGHUP}) std::signal(signal, [](int) { g_interrupted = 1; });
+  double checkpoint_at = seconds_now();
   std::unique_ptr<ProgressBar> bar;
   std::string phase;
   for (;;) {
     const int32_t more = checked(sb_quantizer_step(quantizer.get()));
-    sb_write write;
-    while (sb_quantizer_write(quantizer.get(), &write)) folder.write(write.file, write.offset, write.data, write.n_bytes);
+    write_out();
     const Json progress = parsed(sb_quantizer_progress(quantizer.get()));
-    if (progress["phase"] != phase && progress["phase"] != "done") {
+    const bool begins = progress["phase"] != phase && progress["phase"] != "done";
+    if (begins) {
       if (bar) bar->done();
       phase = progress["phase"];
       bar = std::make_unique<ProgressBar>(phase);
     }
-    if (bar) bar->show(progress["fraction"]);
+    if (bar)
+      bar->show(progress["fraction"], progress.contains("seconds_left") ? std::optional(progress["seconds_left"].get<double>()) : std::nullopt);
     if (more == SB_STEP_DONE) break;
-    if (g_interrupted) throw Failure{"kInterrupted", "Interrupted", "Nothing half-written stays. Run it again."};
+    const bool tunes_next = begins && phase == "tune";  // what follows has no checkpoints of its own
+    if (g_interrupted || tunes_next || seconds_now() - checkpoint_at > kCheckpointSeconds) {
+      keep_checkpoint();
+      checkpoint_at = seconds_now();
+    }
+    if (g_interrupted)
+      throw Failure{"kInterrupted", "Interrupted; " + folder.path().string() + " has a checkpoint",
+                    "Go on with --resume, or remove that folder."};
   }
   bar->done();
-  if (state_of(a.source) != before)
-    throw Failure{"kSourceChanged", a.source + " changed while it was being quantised", "Run it again when nothing writes to it."};
+  check_source();
   Json report = parsed(sb_quantizer_report(quantizer.get()));
 
   // What was lost, on text that calibration did not see; the folder is read as its users will read it.
@@ -178,6 +211,7 @@ void add_quantize(CLI::App& app) {
   command->add_option("--text", a->texts, "Text to calibrate on, several files allowed; its last twelfth is kept to measure the loss");
   command->add_option("--allocation", a->allocation, "A file {group: format}, in place of a sensitivity run");
   command->add_option("--eval-windows", a->eval_windows, "Windows of held-out text to measure the loss on; 0 skips it. Default 8");
+  command->add_flag("--resume", a->resume, "Go on from the checkpoint that an interrupted run left in DST.partial");
   command->add_flag("--json", a->json, "The report as JSON");
   add_options(*command, "engine", a->engine);
   add_options(*command, "quantize", a->quantize);

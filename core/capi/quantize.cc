@@ -16,7 +16,7 @@ struct sb_quantizer {
   std::string text;
 };
 struct sb_eval {
-  const Model* model;
+  WeightReport weights;
   std::unique_ptr<Evaluation> evaluation;
   std::string text;
 };
@@ -108,6 +108,11 @@ int32_t sb_quantizer_write(sb_quantizer* quantizer, sb_write* write) {
   *write = {w.file.c_str(), w.offset, w.bytes.size(), w.bytes.data()};
   return 1;
 }
+int32_t sb_quantizer_checkpoint(sb_quantizer* quantizer) { return quantizer->quantizer->checkpoint() ? 1 : 0; }
+int32_t sb_quantizer_resume(sb_quantizer* quantizer, const void* bytes, uint64_t n_bytes) {
+  auto status = quantizer->quantizer->resume({static_cast<const std::byte*>(bytes), size_t(n_bytes)});
+  return status ? 0 : failed(status.error());
+}
 const char* sb_quantizer_progress(sb_quantizer* quantizer) { return lend(quantizer->text, quantizer->quantizer->progress_json()); }
 const char* sb_quantizer_report(sb_quantizer* quantizer) { return lend(quantizer->text, quantizer->quantizer->report_json()); }
 
@@ -116,7 +121,7 @@ sb_eval* sb_eval_create(sb_model* model, sb_model* reference, const char* text, 
   if (!options) return failed_null(options.error());
   auto evaluation = open_evaluation(*model->model, reference ? reference->model.get() : nullptr, {text, size_t(n_bytes)}, *options);
   if (!evaluation) return failed_null(evaluation.error());
-  return new sb_eval{model->model.get(), std::make_unique<Evaluation>(std::move(*evaluation)), {}};
+  return new sb_eval{model->model->weight_report(), std::make_unique<Evaluation>(std::move(*evaluation)), {}};
 }
 void sb_eval_free(sb_eval* eval) { delete eval; }
 int32_t sb_eval_step(sb_eval* eval) {
@@ -141,8 +146,11 @@ const char* sb_eval_report(sb_eval* eval) {
   j["n_tokens"] = r.n_tokens;
   j["n_windows"] = eval->evaluation->n_windows();
   j["done_windows"] = eval->evaluation->n_done();
-  const OrderedJson weights = json_parse_ordered(eval->model->weights_json(), "weights").value_or(OrderedJson::object());
-  for (const auto& [key, value] : weights.items()) j[key] = value;
+  j["weight_bytes"] = eval->weights.n_bytes;
+  j["n_parameters"] = eval->weights.n_parameters;
+  j["bpw"] = eval->weights.bpw;
+  j["bpw_linears"] = eval->weights.bpw_linears;
+  j["bpw_embedding"] = eval->weights.bpw_embedding;
   return lend(eval->text, json_text(j));
 }
 

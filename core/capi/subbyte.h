@@ -168,7 +168,13 @@ SB_API void sb_quantizer_free(sb_quantizer*);
 SB_API int32_t sb_quantizer_step(sb_quantizer*);
 /* 1 and fills `write` when bytes wait to be written, else 0. */
 SB_API int32_t sb_quantizer_write(sb_quantizer*, sb_write* write);
-/* {phase: "sensitivity"|"quantize"|"done", fraction, phases}. */
+/* Queues a checkpoint: sb_quantizer_write gives it as the file "checkpoint", from its start, and all of it is to be taken before the next
+ * step. 1; or 0 and nothing is queued, once tuning has begun (it begins anew from the checkpoint before it) or all is done. */
+SB_API int32_t sb_quantizer_checkpoint(sb_quantizer*);
+/* Before the first step: goes on from a checkpoint that a run over the same source, text and options made. The folder's other files are to
+ * be as that run left them. */
+SB_API int32_t sb_quantizer_resume(sb_quantizer*, const void* bytes, uint64_t n_bytes);
+/* {phase: "sensitivity"|"quantize"|"tune"|"done", fraction, seconds_left?}: of the whole run before tuning, by the rates measured so far. */
 SB_API const char* sb_quantizer_progress(sb_quantizer*);
 /* {n_parameters, weight_bytes, bpw, bpw_linears, bpw_embedding, mean_proxy, formats, sensitivity?}. */
 SB_API const char* sb_quantizer_report(sb_quantizer*);

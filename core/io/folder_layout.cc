@@ -163,6 +163,22 @@ void FolderSums::add(size_t tensor, std::span<const std::byte> bytes) {
   n_done_[tensor] += bytes.size();
 }
 
+std::vector<std::byte> FolderSums::state() const {
+  static_assert(std::is_trivially_copyable_v<Running>);
+  const auto done = std::as_bytes(std::span(n_done_)), running = std::as_bytes(std::span(running_));
+  std::vector<std::byte> out(done.begin(), done.end());
+  out.insert(out.end(), running.begin(), running.end());
+  return out;
+}
+
+bool FolderSums::restore(std::span<const std::byte> state) {
+  const auto done = std::as_writable_bytes(std::span(n_done_)), running = std::as_writable_bytes(std::span(running_));
+  if (state.size() != done.size() + running.size()) return false;
+  std::copy_n(state.begin(), done.size(), done.begin());
+  std::copy_n(state.begin() + int64_t(done.size()), running.size(), running.begin());
+  return true;
+}
+
 bool FolderSums::is_complete() const {
   for (size_t i = 0; i < running_.size(); ++i) {
     if (running_[i].offset != layout_.index().components[i].end) return false;

@@ -67,6 +67,9 @@ class FolderSums {
   /// The next bytes of tensor number `tensor`.
   void add(size_t tensor, std::span<const std::byte> bytes);
   bool is_complete() const;
+  /// What was summed so far, as bytes that only this program reads; and back. False when they are not of this layout.
+  std::vector<std::byte> state() const;
+  bool restore(std::span<const std::byte> state);
   /// The layout's index with every component's sum. To be asked when complete.
   FolderIndex index() const;
 

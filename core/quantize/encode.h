@@ -53,6 +53,7 @@ struct EncodedSet {
   double error = 0, power = 0;
 
   PlaneSet view() const { return {code, words.data(), row_scale.data(), column_scale.data()}; }
+  uint64_t n_bytes() const { return words.size() * 4 + row_scale.size() * 2 + column_scale.size() * 2; }
 };
 
 /// Working memory of one encode(), shared by its team. Sums lie by segment, so that they do not depend on the number of threads.

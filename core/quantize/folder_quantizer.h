@@ -55,10 +55,17 @@ class FolderQuantizer {
                                                          std::span<const int32_t> prefix, FolderOptions options);
   /// A stretch of work (a group of matrices). False when everything has been written out through next_write().
   Result<bool> step();
+  /// Queues a checkpoint: behind the writes that wait already, next_write() gives the file kCheckpointFile, from its start; all of it is to
+  /// be taken before the next step. False, and nothing queued, once tuning has begun or all is done: tuning begins anew from the checkpoint
+  /// before it.
+  bool checkpoint();
+  /// Before the first step: goes on where a checkpoint was made, by a run over the same source, text and options. Its other files are as
+  /// they were then or later. Errors: kSourceChanged, kCheckpointForeign, kCheckpointInvalid.
+  Status resume(std::span<const std::byte> checkpoint);
   /// The oldest write not taken yet; false when there is none.
   bool next_write(FolderWrite& out);
-  /// {phase: "sensitivity"|"quantize"|"tune"|"done", fraction, seconds_left?} as JSON: of the whole run before tuning, by measured rates; of
-  /// tuning by itself.
+  /// {phase: "sensitivity"|"quantize"|"tune"|"done", fraction, seconds_left?} as JSON: of the whole run before tuning, by measured rates;
+  /// of tuning by itself.
   std::string progress_json() const;
   /// After the last step: what was chosen and what each group's proxy came to, for the model card: {bpw, bpw_linears, bpw_embedding,
   /// weight_bytes, n_parameters, linear_proxy, formats: {name: code}, imported?: {name: levels}, sensitivity?: {name: {code: loss}},
@@ -80,6 +87,8 @@ class FolderQuantizer {
   void lay_out_import(const GroupPlan& group, const ImportedGroup& imported, const std::string& component);
   void write_import(const GroupPlan& group, const ImportedGroup& imported);
   void add_tensor(const std::string& name, const char* type, Shape shape, const std::string& component, bool is_refinement = false);
+  uint64_t source_sum() const;
+  uint64_t options_sum() const;
   void write_tensor(const std::string& name, std::span<const std::byte> bytes);
 
   FolderSource source_;
@@ -95,6 +104,7 @@ class FolderQuantizer {
   std::unique_ptr<Quantizer> quantizer_;
   std::vector<int32_t> tune_ids_;                      // all of the text: tuning reads more of it than calibration
   std::vector<std::shared_ptr<FinishedGroup>> tuned_;  // every group, where they are to be tuned
+  bool tunes_next_ = false;                            // all is quantised
   std::unique_ptr<Tuner> tuner_;
   std::vector<FolderTensor> tensors_;
   std::unique_ptr<FolderLayout> layout_;
@@ -103,6 +113,7 @@ class FolderQuantizer {
   std::vector<MatrixEntry> matrices_;
   std::vector<RefinementValue> refinements_;
   std::deque<FolderWrite> writes_;
+  std::unique_ptr<CheckpointWriter> checkpoint_;
   uint64_t weight_bytes_ = 0, linear_bytes_ = 0, embedding_bytes_ = 0;
   int64_t n_parameters_ = 0, n_linear_ = 0, n_embedding_ = 0;
   double proxy_sum_ = 0;

@@ -11,6 +11,7 @@
 
 #include "device/device.h"
 #include "models/graph.h"
+#include "quantize/booked.h"
 
 namespace sb {
 
@@ -61,7 +62,7 @@ class Stretch {
   std::unique_ptr<KvPages> kv_;
   std::vector<int32_t> no_ids_;
   std::vector<int64_t> given_, kept_;
-  std::vector<float> room_;  // of one given value
+  Booked<float> room_;  // of one given value
   int64_t n_tokens_ = 0;
   bool takes_x_ = false;
 };

@@ -1,9 +1,9 @@
 #include "quantize/quantizer.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
-#include <mutex>
 #include <optional>
 
 #include "base/host.h"
@@ -13,41 +13,42 @@
 namespace sb {
 namespace {
 
-/// Rows of a group as floats, from any thread; the first NaN or infinity by row is remembered.
+/// Rows of a group as floats, from any thread; the first that holds NaN or infinity is remembered.
 class GroupRows {
  public:
   explicit GroupRows(const GroupPlan& group) : group_(group) {}
   /// [n, K]
   void get(int64_t first, int64_t n, float* to) {
-    int64_t tensor_row = first;
-    size_t tensor = 0;
-    while (tensor_row >= group_.n_rows[tensor]) tensor_row -= group_.n_rows[tensor++];
-    for (int64_t r = 0; r < n; ++r, to += group_.n_columns) {
-      decode_row(group_.views[tensor], tensor_row, to, group_.n_columns);
-      for (int64_t j = 0; j < group_.n_columns; ++j) {
-        if (!std::isfinite(to[j]))
-          bad(first + r, {{"tensor", group_.tensors[tensor]}, {"file", "the source"}, {"index", tensor_row * group_.n_columns + j}});
-      }
-      if (++tensor_row == group_.n_rows[tensor]) {
-        ++tensor;
-        tensor_row = 0;
-      }
+    for (int64_t r = first; r < first + n; ++r, to += group_.n_columns) {
+      const auto [tensor, row] = place(r);
+      decode_row(group_.views[tensor], row, to, group_.n_columns);
+      if (std::all_of(to, to + group_.n_columns, [](float v) { return std::isfinite(v); })) continue;
+      for (int64_t seen = bad_row_; r < seen && !bad_row_.compare_exchange_weak(seen, r);) {}
     }
   }
   /// Errors: kWeightsNotFinite.
-  Status status() const { return bad_ ? Status(std::unexpected(*bad_)) : Status(); }
+  Status status() const {
+    if (bad_row_ == INT64_MAX) return {};
+    const auto [tensor, row] = place(bad_row_);
+    std::vector<float> weights(static_cast<size_t>(group_.n_columns));
+    decode_row(group_.views[tensor], row, weights.data(), group_.n_columns);
+    const auto bad = std::find_if(weights.begin(), weights.end(), [](float v) { return !std::isfinite(v); });
+    return err(Code::kWeightsNotFinite,
+               {{"tensor", group_.tensors[tensor]}, {"file", "the source"}, {"index", row * group_.n_columns + (bad - weights.begin())}});
+  }
 
  private:
-  void bad(int64_t row, std::initializer_list<ErrorField> fields) {
-    const std::lock_guard lock(mutex_);
-    if (row >= bad_row_) return;
-    bad_row_ = row;
-    bad_ = Error(Code::kWeightsNotFinite, fields);
+  struct Place {
+    size_t tensor;
+    int64_t row;
+  };
+  Place place(int64_t row) const {
+    size_t tensor = 0;
+    while (row >= group_.n_rows[tensor]) row -= group_.n_rows[tensor++];
+    return {tensor, row};
   }
   const GroupPlan& group_;
-  std::mutex mutex_;
-  int64_t bad_row_ = INT64_MAX;
-  std::optional<Error> bad_;
+  std::atomic<int64_t> bad_row_{INT64_MAX};
 };
 
 /// Rows of Q8_0 blocks: 32 weights, one f16 scale, nearest integers.
@@ -139,6 +140,24 @@ void Quantizer::expect(const ModelPlan& plan, const QuantizerOptions& options, s
   }
 }
 
+QuantizerBytes quantizer_bytes(const ModelPlan& plan, const QuantizerOptions& options, int64_t hidden, size_t n_windows) {
+  QuantizerBytes out;
+  const uint64_t n_tokens = n_windows * uint64_t(options.context), models = options.sequential ? 2 : 1, d = uint64_t(hidden);
+  for (const GroupPlan& group : plan.groups) {
+    const bool is_layer = !group.is_embedding && !group.is_head;
+    const uint64_t k = uint64_t(group.n_columns);
+    // The stream and the group's input, in float16, with a scale a row.
+    if (is_layer) out.state = std::max(out.state, models * n_tokens * (2 * (k + d) + 8));
+    if (is_layer) out.window = std::max(out.window, 4 * uint64_t(options.context) * (models * std::max(k, d) + (models - 1) * (k + d)));
+    if (options.formats.of(group) == "source" || options.formats.of(group) == kRows8) continue;
+    const bool makes_up = options.sequential && is_layer, joins = makes_up && group.rows() == hidden;
+    const uint64_t wide = uint64_t(plane_columns(group.n_columns)), rows = uint64_t(plane_rows(group.rows()));
+    uint64_t& most = is_layer ? out.group : out.head;
+    most = std::max(most, 4 * ((makes_up ? 3 : 2) * wide * wide + (joins ? d * k : 0) + rows * wide));
+  }
+  return out;
+}
+
 std::vector<const GroupPlan*> Quantizer::groups_of(int64_t layer) const {
   std::vector<const GroupPlan*> groups;
   for (const GroupPlan& group : plan_.groups) {
@@ -219,7 +238,7 @@ Status Quantizer::run_stage(const Pass& pass, int64_t stage, Moments* moments, c
   const std::string name = std::to_string(stage);
   const bool makes_up = options_.sequential && moments;
   double run_ms = 0, sums_ms = 0;
-  std::vector<float> exact_input, lost;
+  Booked<float> exact_input, lost;
   for (size_t w = 0; w < windows_.size(); ++w) {
     const double began = host_now_ms();
     SB_OK(run(exact, exact_, w));
@@ -273,6 +292,7 @@ Status Quantizer::head() {
   }
   if (options_.pace) options_.pace->done(Work::kSums, WorkOf(*group, options_, windows_.size()).sums, host_now_ms() - began);
   moments.close(group->n_columns);
+  own_ = exact_ = KeptWindows(0);  // the text has done its work
   SB_TRY(auto done, encode_group(*group, std::move(moments)));
   finish(std::move(done), *group);
   return {};
@@ -325,6 +345,122 @@ Result<std::shared_ptr<FinishedGroup>> Quantizer::encode_group(const GroupPlan& 
   out.bind();
   if (options_.pace) options_.pace->done(Work::kSearch, WorkOf(group, options_, windows_.size()).search, host_now_ms() - began);
   return done;
+}
+
+namespace {
+
+void save_set(const EncodedSet& set, CheckpointWriter& to) {
+  to.array(set.words);
+  to.array(set.row_scale);
+  to.array(set.column_scale);
+  to.real(set.error);
+  to.real(set.power);
+}
+void restore_set(const std::string& format, CheckpointReader& from, EncodedSet& set) {
+  const PlaneFormat* known = plane_format(format);
+  if (!known) return from.fail();
+  set.code = known->code;
+  from.array(set.words);
+  from.array(set.row_scale);
+  from.array(set.column_scale);
+  set.error = from.real();
+  set.power = from.real();
+}
+
+}  // namespace
+
+void Quantizer::save(CheckpointWriter& to) {
+  to.number(uint64_t(layer_ + 1));
+  to.number(group_);
+  for (KeptWindows* kept : {&own_, &exact_}) {
+    to.number(kept->size());
+    for (const auto& window : kept->values()) {
+      to.number(window.size());
+      for (const KeptWindows::Value& value : window) {
+        to.number(uint64_t(value.width));
+        to.array(value.halves);
+        to.array(value.scales);
+      }
+    }
+  }
+  to.number(alive_.size());
+  for (const std::shared_ptr<FinishedGroup>& group : alive_) {
+    for (const std::string* s : {&group->name, &group->format, &group->refine}) to.text(*s);
+    if (group->format == kRows8) {
+      to.array(group->rows8);
+      continue;
+    }
+    to.array(group->signs);
+    save_set(group->base, to);
+    if (!group->refine.empty()) save_set(group->refinement, to);
+  }
+}
+
+Status Quantizer::restore(CheckpointReader& from) {
+  SB_ASSERT(layer_ < 0 && group_ == 0);
+  layer_ = int64_t(from.number()) - 1;
+  group_ = size_t(from.number());
+  for (KeptWindows* kept : {&own_, &exact_}) {
+    const uint64_t n = from.number();
+    if (n == 0) *kept = KeptWindows(0);  // all layers are done
+    if (n != kept->size() || (n == 0 && layer_ <= plan_.n_layers && kept == &exact_)) from.fail();
+    for (auto& window : kept->values()) {
+      window.resize(from.count());
+      for (KeptWindows::Value& value : window) {
+        value.width = int64_t(from.number());
+        from.array(value.halves);
+        from.array(value.scales);
+        if (value.width < 1 || value.halves.size() != value.scales.size() * size_t(value.width)) from.fail();
+      }
+    }
+  }
+  for (size_t n = from.count(); n > 0; --n) {
+    auto done = std::make_shared<FinishedGroup>();
+    done->name = from.text();
+    done->format = from.text();
+    done->refine = from.text();
+    const auto found = std::find_if(plan_.groups.begin(), plan_.groups.end(), [&](const GroupPlan& g) { return g.name == done->name; });
+    if (found == plan_.groups.end()) {
+      from.fail();
+      break;
+    }
+    if (done->format == kRows8) {
+      from.array(done->rows8);
+    } else {
+      const int64_t rows = plane_rows(found->rows()), columns = plane_columns(found->n_columns);
+      from.array(done->signs);
+      restore_set(done->format, from, done->base);
+      if (!done->refine.empty()) restore_set(done->refine, from, done->refinement);
+      done->matrix = {rows, columns, plane_segment(rows), plane_hadamard(found->n_columns), nullptr, 1, 1, {}};
+      for (const EncodedSet* set : {&done->base, &done->refinement}) {
+        if (set->code.n_planes == 0) continue;
+        if (int64_t(set->words.size()) != rows * set->code.n_planes * (columns / 32) || int64_t(set->row_scale.size()) != rows ||
+            int64_t(set->column_scale.size()) != columns)
+          from.fail();
+      }
+    }
+    SB_OK(from.status());
+    done->bind();
+    finish(std::move(done), *found);
+  }
+  finished_.clear();
+  SB_OK(from.status());
+  if (layer_ > plan_.n_layers + 1 || group_ > groups_of(layer_).size()) from.fail();
+  SB_OK(from.status());
+  // What was done then takes no time now.
+  if (options_.pace) {
+    for (const GroupPlan& group : plan_.groups) {
+      const std::vector<const GroupPlan*> groups = groups_of(layer_);
+      const bool is_done = group.layer < layer_ ||
+                           (group.layer == layer_ && std::find(groups.begin(), groups.end(), &group) < groups.begin() + int64_t(group_));
+      if (!is_done || (group.layer < 0 && group.is_head)) continue;
+      const WorkOf work(group, options_, windows_.size());
+      options_.pace->done(Work::kRun, work.run, 0);
+      options_.pace->done(Work::kSums, work.sums, 0);
+      options_.pace->done(Work::kSearch, work.search, 0);
+    }
+  }
+  return {};
 }
 
 void FinishedGroup::bind() {

@@ -2,12 +2,14 @@
 // encoded against that input's second moment, and what is finished goes out as writes into a model folder.
 #pragma once
 
+#include <algorithm>
 #include <deque>
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "quantize/checkpoint.h"
 #include "quantize/encode.h"
 #include "quantize/forward.h"
 #include "quantize/kept_windows.h"
@@ -43,6 +45,17 @@ struct QuantizerOptions {
   Pace* pace = nullptr;  // told what to expect and what was done; outlives the quantizer
 };
 
+/// Bytes that a quantizer takes at its peak beside the source's weights, what the device needs to run a window, and the planes of the layer
+/// in hand. docs/formats.md §2 has the sum; the books of memory hold it (Tag::kScratch).
+struct QuantizerBytes {
+  uint64_t state = 0;   // what is kept of the text between two stages: grows with its tokens
+  uint64_t window = 0;  // of one window as floats
+  uint64_t group = 0;   // moments, factors and rotated weights of a layer's largest group
+  uint64_t head = 0;    // the same of embedding or head, for which no text is kept
+  uint64_t total() const { return std::max(state + window + group, head); }
+};
+QuantizerBytes quantizer_bytes(const ModelPlan& plan, const QuantizerOptions& options, int64_t hidden, size_t n_windows);
+
 /// A finished group: its arrays, ready to be written and to run.
 struct FinishedGroup {
   std::string name;
@@ -76,6 +89,12 @@ class Quantizer {
   const std::vector<int32_t>& window(size_t i) const { return windows_[i]; }
   /// Where a layer after the first begins: what the source's layers before it make of a window [T, D]. Not when sequential.
   std::vector<float> x(size_t window) const;
+  /// All that the next step depends on, and what substitutes() sees; restore() into one that was created alike and has taken no step.
+  void save(CheckpointWriter& to);
+  /// Errors: kCheckpointInvalid.
+  Status restore(CheckpointReader& from);
+  /// What a checkpoint brought back of substitutes(), in order.
+  const std::vector<std::shared_ptr<FinishedGroup>>& alive() const { return alive_; }
   /// The work that it will be, to `pace`.
   static void expect(const ModelPlan& plan, const QuantizerOptions& options, size_t n_windows, Pace& pace);
 

@@ -24,7 +24,7 @@ class QuantizeFamily : public testing::TestWithParam<const char*> {
   /// Quantises to files in memory.
   Host quantise(FolderOptions options) {
     options.context = 64;
-    options.n_threads = 2;
+    options.n_threads = n_threads_;
     Json config = source_.files->config.values();
     config["quantization_config"] = {
         {"quant_method", "subbyte"}, {"version", 1}, {"gguf_conventions", std::string_view(GetParam()) == "gpt2"}};
@@ -58,6 +58,7 @@ class QuantizeFamily : public testing::TestWithParam<const char*> {
   std::unique_ptr<Device> device_;
   std::vector<int32_t> ids_;
   Json report_;
+  int n_threads_ = 2;
 };
 
 TEST_P(QuantizeFamily, MoreBitsLoseLess) {
@@ -115,6 +116,17 @@ TEST_P(QuantizeFamily, TheSameSeedGivesTheSameBytes) {
   EXPECT_EQ(a.files, b.files);
   options.seed = 1;
   EXPECT_NE(quantise(options).files, a.files);
+}
+
+TEST_P(QuantizeFamily, ThreadsDoNotChangeTheBytes) {
+  FolderOptions options;
+  options.bits = "2";
+  const Host two = quantise(options);
+  auto device = make_cpu_device({1, "auto"});
+  ASSERT_TRUE(device);
+  device_ = std::move(*device);
+  n_threads_ = 1;
+  EXPECT_EQ(quantise(options).files, two.files);
 }
 
 TEST_P(QuantizeFamily, BaseAloneIsAModelAndTheRefinementABetterOne) {

@@ -129,6 +129,33 @@ Result<bool> Sensitivity::step() {
   return more;
 }
 
+void Sensitivity::save(CheckpointWriter& to) {
+  quantizer_->save(to);
+  for (const std::vector<float>& x : before_) to.array(x);
+  to.number(measured_.size());
+  for (const auto& [name, kl] : measured_) {
+    to.text(name);
+    to.real(kl);
+  }
+}
+
+Status Sensitivity::restore(CheckpointReader& from) {
+  SB_OK(quantizer_->restore(from));
+  for (std::vector<float>& x : before_) {
+    const size_t n = x.size();
+    from.array(x);
+    if (x.size() != n) from.fail();
+  }
+  for (size_t n = from.count(); n > 0; --n) {
+    const std::string name = from.text();
+    measured_[name] = from.real();
+    for (const GroupPlan& group : quantizer_->plan().groups) {
+      if (pace_ && group.name == name) pace_->done(Work::kProbe, probe_work(group), 0);
+    }
+  }
+  return from.status();
+}
+
 double Sensitivity::loss(const std::string& group, const std::string& format) const {
   const auto found = measured_.find(group);
   if (found == measured_.end()) return 0;

@@ -17,6 +17,9 @@ class Sensitivity {
                                                      std::span<const int32_t> prefix, QuantizerOptions options);
   /// A group; false when all are measured.
   Result<bool> step();
+  void save(CheckpointWriter& to);
+  /// Errors: kCheckpointInvalid.
+  Status restore(CheckpointReader& from);
   /// KL of a group in a format, from its probe: KL grows with the square of the error, so it scales as the codes' distortions do.
   double loss(const std::string& group, const std::string& format) const;
 

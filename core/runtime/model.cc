@@ -209,7 +209,7 @@ std::string tensor_format(const WeightTensor& tensor) {
 
 }  // namespace
 
-std::string Model::weights_json() const {
+WeightReport Model::weight_report() const {
   // Linear layers are what is multiplied, but for the matrix that makes logits; the other matrices are tables that ids or positions index.
   std::set<const WeightTensor*> linears;
   if (auto made = plan({1, Pass::Logits::kLast, false})) {
@@ -235,11 +235,8 @@ std::string Model::weights_json() const {
     bytes[is_embedding] += tensor_bytes(*tensor);
   }
   auto bpw = [](double n_bytes, double n) { return n > 0 ? 8 * n_bytes / n : 0.0; };
-  return json_text(OrderedJson{{"weight_bytes", weights().n_bytes()},
-                               {"n_parameters", n_parameters},
-                               {"bpw", bpw(double(weights().n_bytes()), double(n_parameters))},
-                               {"bpw_linears", bpw(bytes[0], parameters[0])},
-                               {"bpw_embedding", bpw(bytes[1], parameters[1])}});
+  return {weights().n_bytes(), n_parameters, bpw(double(weights().n_bytes()), double(n_parameters)), bpw(bytes[0], parameters[0]),
+          bpw(bytes[1], parameters[1])};
 }
 
 std::string Model::info_json() const {

@@ -21,6 +21,13 @@ std::vector<int32_t> end_ids(const ModelFiles& files, const Tokenizer* tokenizer
 /// Tokens a session can hold when `wanted` were asked for: 0 takes the model's own limit, at most 4096.
 int64_t session_context(const DecoderShape& shape, int64_t wanted);
 
+/// What a model's weights take: true bits per weight, scales counted. A head that is the embedding counts once, as embedding.
+struct WeightReport {
+  uint64_t n_bytes = 0;
+  int64_t n_parameters = 0;
+  double bpw = 0, bpw_linears = 0, bpw_embedding = 0;
+};
+
 class Model {
  public:
   /// Takes what a load brought home. `context` bounds its sessions (tokens; 0: the model's own limit, at most 4096).
@@ -58,9 +65,7 @@ class Model {
   /// Which planes are in use: "base", "partial" or "full"; full also of a model without refinement.
   const char* planes() const;
 
-  /// {weight_bytes, n_parameters, bpw, bpw_linears, bpw_embedding}: true bits per weight, scales counted. A head that is the embedding
-  /// counts once, as embedding.
-  std::string weights_json() const;
+  WeightReport weight_report() const;
   std::string info_json() const;
   std::string tensors_json() const;
 

@@ -28,6 +28,27 @@ refuses "a refinement of rows8 is refused" kOptionInvalid "$subbyte" quantize "$
 refuses "unknown bits are refused" kOptionInvalid "$subbyte" quantize "$model" "$work/none" --bits 5 --text "$text"
 check "no refused target exists" test ! -e "$work/none" -a ! -e "$work/none.partial"
 
+# A limit on the size of files stands for a full disk.
+refuses "a full disk is a typed error" kWriteFailed bash -c "ulimit -f 2000; exec '$subbyte' quantize '$model' '$work/none' --bits 2 --tokens 512 --text '$text'"
+check "and leaves nothing" test ! -e "$work/none" -a ! -e "$work/none.partial"
+
+# Interrupted at about a third, gone on with, compared with a run in one piece.
+mkdir "$work/once" "$work/parts"
+quantise=("$subbyte" quantize "$model" --bits 2 --tokens 1024 --text "$text" --eval-windows 0)
+check "a run in one piece" "${quantise[@]}" "$work/once/model"
+"${quantise[@]}" "$work/parts/model" 2>"$work/bar" & pid=$!
+until grep -q "[3-9][0-9] %" "$work/bar" || ! kill -0 $pid 2>/dev/null; do sleep 0.1; done
+kill -INT $pid; wait $pid
+check "Ctrl-C says that there is a checkpoint" grep -q "(kInterrupted)" "$work/bar"
+check "the bar says what is left" grep -q "s left" "$work/bar"
+check "and there is" test -s "$work/parts/model.partial/checkpoint" -a ! -e "$work/parts/model"
+refuses "it is not overwritten" kCheckpointThere "${quantise[@]}" "$work/parts/model"
+refuses "nor gone on with by other options" kCheckpointForeign "${quantise[@]}" "$work/parts/model" --seed 1 --resume
+check "it is resumed" "${quantise[@]}" "$work/parts/model" --resume
+check "to the same bytes" diff -r "$work/once/model" "$work/parts/model"
+check "and nothing else stays" test ! -e "$work/parts/model.partial"
+refuses "there is nothing to resume now" kCheckpointMissing "${quantise[@]}" "$work/none" --resume
+
 "$subbyte" eval "$work/two" --against "$model" --text "$text" --windows 4 --json >"$work/full.json" 2>/dev/null
 check "eval: all planes lose less than a tenth of a nat" python3 -c "import json; r=json.load(open('$work/full.json')); assert 0 < r['kl'] < 0.2 and r['n_tokens'] == 1020 and 4.0 < r['bpw_linears'] < 4.1, r"
 "$subbyte" eval "$work/two" --planes base --against "$model" --text "$text" --windows 4 --json >"$work/base.json" 2>/dev/null
