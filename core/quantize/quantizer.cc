@@ -174,7 +174,7 @@ std::vector<float> Quantizer::x(size_t window) const {
 
 Result<bool> Quantizer::step() {
   if (layer_ > plan_.n_layers) return false;
-  if (group_ == 0 && !options_.keeps_finished) {
+  if (group_ == 0 && layer_ != 0 && !options_.keeps_finished) {  // layer 0 reads the embedding
     substitutes_.clear();
     alive_.clear();
   }
