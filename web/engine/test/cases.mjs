@@ -162,7 +162,9 @@ export const cases = {
     t.check.equal(String(await withModel(t, (model) => answer(model), { path: 'cut/llama' })), good);
     const requests = await (await fetch(`${t.base}requests`)).json();
     const ranges = requests.filter(({ path }) => path === '/cut/llama/model.safetensors').map(({ range }) => range);
-    t.check.ok(ranges.some((range) => Number(/bytes=(\d+)-/.exec(range)?.[1]) > 100_000), String(ranges));
+    // A browser may give up bytes that came just before the cut; what it has is never asked for again.
+    const starts = ranges.map((range) => Number(/bytes=(\d+)-/.exec(range)?.[1] ?? 0));
+    t.check.ok(starts.length > 1 && starts.every((start, i) => i === 0 || start > starts[i - 1]), String(ranges));
   },
 
   async 'what cannot be had says so'(t) {
