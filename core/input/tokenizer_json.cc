@@ -530,7 +530,8 @@ Result<Tokenizer> Tokenizer::from_json(std::string_view text) {
   SB_OK(each_step(part("post_processor"), "processors", [&](const Json& c) { return read_post_processor(c, *impl); }));
   SB_OK(impl->check());
 
-  impl->bos = first_of(*impl, {"<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "[CLS]",
+  // Gemma's "<s>" and "</s>" are HTML.
+  impl->bos = first_of(*impl, {"<bos>", "<s>", "<|begin_of_text|>", "<|startoftext|>", "[CLS]",
                                "<\xEF\xBD\x9C"
                                "begin\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"});
   impl->eos = first_of(*impl, {"<|im_end|>", "<|eot_id|>", "<end_of_turn>", "</s>", "<eos>", "<|end_of_text|>", "<|endoftext|>", "[SEP]",

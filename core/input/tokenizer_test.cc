@@ -277,6 +277,17 @@ TEST(Tokenizer, HostileTextsEnd) {
 
 // ---- Single rules
 
+TEST(Tokenizer, AStrikeThroughIsNoBeginning) {  // Gemma has "<s>" as HTML beside its "<bos>"
+  Json file = *json_parse(golden("llama2", "tokenizer.json"), "tokenizer");
+  const size_t id = file["model"]["vocab"].size();
+  file["model"]["vocab"]["<bos>"] = id;
+  file["added_tokens"].push_back({{"id", id}, {"content", "<bos>"}, {"special", true}});
+  auto tokenizer = Tokenizer::from_json(json_text(file));
+  ASSERT_TRUE(tokenizer) << tokenizer.error().message();
+  ASSERT_TRUE(tokenizer->bos());
+  EXPECT_EQ(tokenizer->token(*tokenizer->bos()), "<bos>");
+}
+
 TEST(Tokenizer, AddedTokens) {
   auto t = Tokenizer::from_json(file(
       R"({"type": "BPE", "vocab": {"a": 0, "b": 1, " ": 2, "[x]": 3}, "merges": []})",
