@@ -157,7 +157,8 @@ void quantize(QuantizeArguments a) {
       bar = std::make_unique<ProgressBar>(phase);
     }
     if (bar)
-      bar->show(progress["fraction"], progress.contains("seconds_left") ? std::optional(progress["seconds_left"].get<double>()) : std::nullopt);
+      bar->show(progress["fraction"],
+                progress.contains("seconds_left") ? std::optional(progress["seconds_left"].get<double>()) : std::nullopt);
     if (more == SB_STEP_DONE) break;
     const bool tunes_next = begins && phase == "tune";  // what follows has no checkpoints of its own
     if (g_interrupted || tunes_next || seconds_now() - checkpoint_at > kCheckpointSeconds) {

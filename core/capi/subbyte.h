@@ -174,7 +174,7 @@ SB_API int32_t sb_quantizer_checkpoint(sb_quantizer*);
 /* Before the first step: goes on from a checkpoint that a run over the same source, text and options made. The folder's other files are to
  * be as that run left them. */
 SB_API int32_t sb_quantizer_resume(sb_quantizer*, const void* bytes, uint64_t n_bytes);
-/* {phase: "sensitivity"|"quantize"|"tune"|"done", fraction, seconds_left?}: of the whole run before tuning, by the rates measured so far. */
+/* {phase: "sensitivity"|"quantize"|"tune"|"done", fraction, seconds_left?}: of all before tuning, by the rates measured so far. */
 SB_API const char* sb_quantizer_progress(sb_quantizer*);
 /* {n_parameters, weight_bytes, bpw, bpw_linears, bpw_embedding, mean_proxy, formats, sensitivity?}. */
 SB_API const char* sb_quantizer_report(sb_quantizer*);

@@ -14,7 +14,7 @@ namespace {
 void decode_some(const sb::WeightTensor& tensor) {
   const int64_t k = tensor.shape.rank() == 2 ? tensor.shape[1] : 0;
   if (k == 0 || tensor.shape[0] == 0 || !tensor.array_of.empty()) return;
-  std::vector<float> row(size_t(k));
+  std::vector<float> row(static_cast<size_t>(k));
   for (const int64_t r : {int64_t(0), tensor.shape[0] - 1}) sb::decode_row(tensor.view(), r, row.data(), k);
 }
 
