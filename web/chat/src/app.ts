@@ -79,9 +79,7 @@ class Chat {
     const old = this.#model;
     if (!made || !old || this.#choice !== first || made.source === first.source) return this.#side.hide();
     try {
-      const model = await this.#open(made, (progress) => {
-        this.#side.show({ title: `Loading ${made.name}`, phase: '', fraction: progress.totalBytes ? progress.loadedBytes / progress.totalBytes : 0, leftMs: null });
-      });
+      const model = await this.#open(made, (progress) => this.#showBeside(progress, progress.phase === 'refinement' ? REFINING : `Loading ${made.name}`));
       const loss = await lossOf(made.source);
       while (this.#current && this.#model === old) await this.#answer;
       this.#side.hide();
@@ -107,6 +105,11 @@ class Chat {
       ...(context ? { context } : {}),
       ...(planes ? { planes: planes as 'base' } : {}),
     });
+  }
+
+  #showBeside({ loadedBytes, totalBytes }: Progress, title: string): void {
+    if (title === REFINING && loadedBytes >= totalBytes) return this.#side.hide(REFINING); // the last word may come after 'refined'
+    this.#side.show({ title, phase: bytesOf(loadedBytes, totalBytes), fraction: totalBytes ? loadedBytes / totalBytes : 0, leftMs: null });
   }
 
   // The model that answers from now on.
@@ -153,12 +156,8 @@ class Chat {
       await old?.dispose();
       const onProgress = (progress: Progress) => {
         if (choice !== this.#choice) return;
-        if (progress.phase !== 'refinement') {
-          if (control === this.#loading) this.#card.progress(progress);
-        } else {
-          const { loadedBytes, totalBytes } = progress;
-          this.#side.show({ title: REFINING, phase: bytesOf(loadedBytes, totalBytes), fraction: totalBytes ? loadedBytes / totalBytes : 0, leftMs: null });
-        }
+        if (progress.phase === 'refinement') this.#showBeside(progress, REFINING);
+        else if (control === this.#loading) this.#card.progress(progress);
       };
       const model = await this.#open(choice, onProgress, control.signal);
       const loss = await lossOf(choice.source);
