@@ -114,6 +114,7 @@ browserTest('the page chats while the small model is made, then swaps it in and 
       await page.state('ready');
       assert.match((await page.answers()).at(-1), /Paris/, 'the conversation is still there');
       await page.until(() => document.querySelector('[data-testid="bits"]').dataset.planes === 'full', { what: 'the refinement' });
+      await page.until(() => document.querySelector('[data-testid="side"]').hidden, { what: 'the card to go' }); // it told of the refinement last
       assert.match(await page.text('bits'), /bits · KL \d\.\d{3} · top-1 [−+]\d+\.\d %/);
       assert.match(await page.text('bits-details'), /tokens of text that it was not calibrated on/);
       await page.open();

@@ -108,7 +108,6 @@ class Chat {
   }
 
   #showBeside({ loadedBytes, totalBytes }: Progress, title: string): void {
-    if (title === REFINING && loadedBytes >= totalBytes) return this.#side.hide(REFINING); // the last word may come after 'refined'
     this.#side.show({ title, phase: bytesOf(loadedBytes, totalBytes), fraction: totalBytes ? loadedBytes / totalBytes : 0, leftMs: null });
   }
 
