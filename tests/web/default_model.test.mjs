@@ -2,7 +2,7 @@
 // the small one of the package's tests, by the real command line: minutes of quantising are of the shelf `quantize`.
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
-import { cp, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { after, test } from 'node:test';
@@ -79,6 +79,17 @@ cliTest('a maker that is stopped leaves no model, and the next one makes it', ()
     assert.ok(!isWhole(target) && !existsSync(`${target}.lock`));
     maker.start();
     assert.equal((await settled(maker)).state, 'done');
+  }),
+);
+
+cliTest('a checkpoint that was left is gone on with, or cleared away where it fits no more', () =>
+  withMaker(async ({ maker, target }) => {
+    await mkdir(`${target}.partial`);
+    await writeFile(join(`${target}.partial`, 'checkpoint'), 'of another version');
+    maker.start();
+    const status = await settled(maker);
+    assert.equal(status.state, 'done', status.error?.message);
+    assert.ok(!existsSync(`${target}.partial`) && !existsSync(`${target}.lock`));
   }),
 );
 

@@ -24,6 +24,9 @@ export const defaultModel = ({ models, cli, data }) =>
 // A line of the command line's progress: "quantize     [######....]  60 %  1 min 20 s left".
 const BAR = /^(\w+) +\[[#.]+\] +(\d+) % +(?:(\d+) min (\d+) s left)?/;
 
+// A checkpoint that this source and these options cannot go on with.
+const STALE = /kCheckpointForeign|kCheckpointInvalid|kSourceChanged/;
+
 /** Whether `folder` is a whole quantised model: the index is what names everything else. */
 export const isWhole = (folder) => existsSync(join(folder, 'subbyte.index.json'));
 
@@ -72,7 +75,10 @@ export class FolderMaker {
   }
 
   #run() {
-    const child = (this.#child = spawn(this.#cli, ['quantize', this.#source, this.#target, ...this.#options], { stdio: ['ignore', 'ignore', 'pipe'] }));
+    const partial = `${this.#target}.partial`;
+    const resumes = existsSync(join(partial, 'checkpoint')); // of a server that was stopped
+    const words = ['quantize', this.#source, this.#target, ...this.#options, ...(resumes ? ['--resume'] : [])];
+    const child = (this.#child = spawn(this.#cli, words, { stdio: ['ignore', 'ignore', 'pipe'] }));
     child.once('spawn', () => {
       try {
         setPriority(child.pid, constants.priority.PRIORITY_BELOW_NORMAL); // the browser that chats has the same cores
@@ -91,6 +97,10 @@ export class FolderMaker {
     child.once('error', (error) => this.#fail(error.message));
     child.once('close', (code, signal) => {
       this.#child = null;
+      if (resumes && this.#status.state === 'running' && said.some((line) => STALE.test(line))) {
+        rmSync(partial, { recursive: true });
+        return this.#run();
+      }
       this.#dropLock();
       if (this.#status.state !== 'running') return;
       if (code === 0 && isWhole(this.#target)) Object.assign(this.#status, { state: 'done', fraction: 1, leftMs: 0 });
