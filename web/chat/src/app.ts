@@ -79,7 +79,10 @@ class Chat {
     const old = this.#model;
     if (!made || !old || this.#choice !== first || made.source === first.source) return this.#side.hide();
     try {
-      const model = await this.#open(made, (progress) => this.#showBeside(progress, progress.phase === 'refinement' ? REFINING : `Loading ${made.name}`));
+      const model = await this.#open(made, (progress) => {
+        // 'ready' comes twice, the second time from the refinement; what follows either takes the card away.
+        if (progress.phase !== 'ready') this.#showBeside(progress, progress.phase === 'refinement' ? REFINING : `Loading ${made.name}`);
+      });
       const loss = await lossOf(made.source);
       while (this.#current && this.#model === old) await this.#answer;
       this.#side.hide();

@@ -120,7 +120,6 @@ async function bringOnce<T>(core: Core, { begin, open, abort, tell, isRefinement
   let progress: Progress = { phase: 'index', loadedBytes: 0, totalBytes: 0, file: '', isLocal: false };
   const report = (next: Partial<Progress>) => {
     progress = { ...progress, ...next };
-    if (isRefinement) progress.phase = 'refinement'; // from its first byte to its last
     const now = performance.now();
     if (now - last.at < PROGRESS_MS && progress.phase === last.phase && progress.loadedBytes < progress.totalBytes) return;
     last = { at: now, phase: progress.phase };
@@ -139,13 +138,14 @@ async function bringOnce<T>(core: Core, { begin, open, abort, tell, isRefinement
       } else {
         reading = file;
         const before = core.json<CoreProgress>('sb_load_progress', load);
+        const phase = isRefinement ? 'refinement' : before.phase;
         let come = 0;
         // The memory does not grow while the core waits, so bytes stay where they are, but for the steps of a session.
         const into = isRefinement ? new Uint8Array(wanted.nBytes) : core.bytes.subarray(wanted.at, wanted.at + wanted.nBytes);
         const n = await file.read(wanted.offset, into, (more) => {
           come += more;
           const loadedBytes = Math.min(before.done_bytes + come, before.total_bytes || Infinity);
-          report({ phase: before.phase, loadedBytes, totalBytes: before.total_bytes, file: wanted.file, isLocal: file.isLocal });
+          report({ phase, loadedBytes, totalBytes: before.total_bytes, file: wanted.file, isLocal: file.isLocal });
         });
         if (isRefinement) core.bytes.set(into.subarray(0, n), wanted.at);
         core.check('sb_load_bytes', load, BigInt(n));
