@@ -32,6 +32,13 @@ const char* kept_type(const TensorView& view) { return view.shape.rank() < 2 ? "
 
 uint64_t kept_bytes(const TensorView& view) { return uint64_t(view.shape.elements()) * (view.shape.rank() < 2 ? 4 : 2); }
 
+/// A group as one matrix of planes.
+MatrixEntry matrix_of(const GroupPlan& group, const std::string& format, const std::string& refine) {
+  MatrixEntry entry{group.name, format, refine, group.rows(), group.n_columns, {}};
+  for (size_t i = 0; i < group.tensors.size(); ++i) entry.rows.emplace_back(group.tensors[i], group.n_rows[i]);
+  return entry;
+}
+
 }  // namespace
 
 uint64_t group_bytes(const GroupPlan& group, const std::string& format) {
@@ -103,17 +110,9 @@ Status FolderQuantizer::choose_formats() {
     return start_quantizing();
   }
   // Before anything is measured: can the budget be met at all?
-  const uint64_t budget = o.n_bytes ? o.n_bytes : uint64_t(o.bpw * double(n_parameters_) / 8);
-  uint64_t least = 0;
-  for (const KeptTensor& kept : plan_.kept) least += kept_bytes(kept.view);
-  for (const GroupPlan& group : plan_.groups) {
-    const bool is_embedding = group.is_embedding || group.is_head;
-    least += bytes_as(group, !is_embedding ? kLayerChoices[0] : o.embedding.empty() ? kEmbeddingChoices[0] : o.embedding);
-  }
-  if (budget < least) {
-    return err(Code::kBudgetTooSmall,
-               {{"budget", budget}, {"minimum", least}, {"bpw", std::to_string(8.0 * double(least) / double(n_parameters_))}});
-  }
+  uint64_t least = kept_total();
+  for (const GroupPlan& group : plan_.groups) least += bytes_as(group, choices_of(group).front());
+  if (budget() < least) return below(least);
   QuantizerOptions q;
   q.context = o.context;
   q.seed = o.seed;
@@ -123,6 +122,45 @@ Status FolderQuantizer::choose_formats() {
   SB_TRY(sensitivity_, Sensitivity::create(*source_.graph, device_, ids_, prefix_, q));
   // And what comes after it, in formats that are not known yet.
   Quantizer::expect(plan_, q, windows_of(ids_, o.context, prefix_).size(), pace_);
+  return {};
+}
+
+uint64_t FolderQuantizer::budget() const {
+  return options_.n_bytes ? options_.n_bytes : uint64_t(options_.bpw * double(n_parameters_) / 8);
+}
+
+uint64_t FolderQuantizer::kept_total() const {
+  uint64_t total = 0;
+  for (const KeptTensor& kept : plan_.kept) total += kept_bytes(kept.view);
+  return total;
+}
+
+std::vector<std::string> FolderQuantizer::choices_of(const GroupPlan& group) const {
+  if (imports_.contains(group.name)) return {kImportFormat};
+  if (!group.is_embedding && !group.is_head) return {std::begin(kLayerChoices), std::end(kLayerChoices)};
+  if (!options_.embedding.empty()) return {options_.embedding};
+  std::vector<std::string> choices(std::begin(kEmbeddingChoices), std::end(kEmbeddingChoices));
+  if (group.n_columns % 32) std::erase(choices, kRows8);
+  return choices;
+}
+
+Status FolderQuantizer::below(uint64_t minimum) const {
+  return err(Code::kBudgetTooSmall,
+             {{"budget", budget()}, {"minimum", minimum}, {"bpw", std::to_string(8.0 * double(minimum) / double(n_parameters_))}});
+}
+
+Status FolderQuantizer::allocate_formats() {
+  for (const GroupPlan& group : plan_.groups) {
+    AllocationGroup& choices = losses_.emplace_back(AllocationGroup{group.name, {}});
+    for (const std::string& format : choices_of(group)) {
+      choices.options.push_back({format, bytes_as(group, format), sensitivity_->loss(group.name, format)});
+    }
+  }
+  uint64_t minimum = 0;
+  const uint64_t fixed = kept_total();
+  const std::vector<size_t> choice = allocate(losses_, budget() - std::min(budget(), fixed), &minimum);
+  if (choice.empty()) return below(minimum + fixed);
+  for (size_t g = 0; g < losses_.size(); ++g) formats_.by_name[losses_[g].name] = losses_[g].options[choice[g]].format;
   return {};
 }
 
@@ -157,9 +195,7 @@ void FolderQuantizer::lay_out_import(const GroupPlan& group, const ImportedGroup
   add_tensor(group.name + ".planes", "U32", {n, 2, k / 32}, component);
   add_tensor(group.name + ".sv", imported.has_half_scales ? "F16" : "F32", {n}, component);
   add_tensor(group.name + ".filter", "F32", {1, 2}, component);
-  MatrixEntry entry{group.name, kImportFormat, "", group.rows(), group.n_columns, {}};
-  for (size_t i = 0; i < group.tensors.size(); ++i) entry.rows.emplace_back(group.tensors[i], group.n_rows[i]);
-  matrices_.push_back(std::move(entry));
+  matrices_.push_back(matrix_of(group, kImportFormat, ""));
 }
 
 void FolderQuantizer::write_import(const GroupPlan& group, const ImportedGroup& imported) {
@@ -170,15 +206,12 @@ void FolderQuantizer::write_import(const GroupPlan& group, const ImportedGroup& 
 }
 
 Status FolderQuantizer::lay_out() {
-  auto add = [&](const std::string& name, const char* type, Shape shape, const std::string& component, bool is_refinement = false) {
-    add_tensor(name, type, shape, component, is_refinement);
-  };
   auto add_set = [&](const std::string& name, const PlaneCode& code, int64_t n, int64_t k, const std::string& component,
                      bool is_refinement) {
-    add(name + ".planes", "U32", {n, code.n_planes, k / 32}, component, is_refinement);
-    add(name + ".sv", "F16", {n}, component, is_refinement);
-    add(name + ".c", "F16", {k}, component, is_refinement);
-    add(name + ".filter", "F32", {code.n_taps, code.n_planes}, component, is_refinement);
+    add_tensor(name + ".planes", "U32", {n, code.n_planes, k / 32}, component, is_refinement);
+    add_tensor(name + ".sv", "F16", {n}, component, is_refinement);
+    add_tensor(name + ".c", "F16", {k}, component, is_refinement);
+    add_tensor(name + ".filter", "F32", {code.n_taps, code.n_planes}, component, is_refinement);
   };
   for (int64_t layer = -1; layer <= plan_.n_layers; ++layer) {
     const std::string component = component_of(layer, plan_.n_layers);
@@ -198,39 +231,39 @@ Status FolderQuantizer::lay_out() {
       if (imported != imports_.end()) {
         lay_out_import(group, imported->second, component);
       } else if (format == "source") {
-        for (size_t i = 0; i < group.tensors.size(); ++i) add(group.tensors[i], "F16", {group.n_rows[i], group.n_columns}, component);
+        for (size_t i = 0; i < group.tensors.size(); ++i)
+          add_tensor(group.tensors[i], "F16", {group.n_rows[i], group.n_columns}, component);
       } else if (format == kRows8) {
         // Rows of blocks share nothing: each tensor is a matrix of its own.
         for (size_t i = 0; i < group.tensors.size(); ++i) {
           const std::string& tensor = group.tensors[i];
-          add(tensor + ".rows8", "U8", {group.n_rows[i], dtype_bytes(Dtype::kQ8_0, group.n_columns)}, component);
+          add_tensor(tensor + ".rows8", "U8", {group.n_rows[i], dtype_bytes(Dtype::kQ8_0, group.n_columns)}, component);
           matrices_.push_back({tensor, format, "", group.n_rows[i], group.n_columns, {{tensor, group.n_rows[i]}}});
         }
       } else {
         const int64_t n = plane_rows(group.rows()), k = plane_columns(group.n_columns);
         const std::string refine = is_embedding ? "" : formats_.refine;
         add_set(group.name, plane_format(format)->code, n, k, component, false);
-        if (plane_hadamard(group.n_columns)) add(group.name + ".su", "U32", {k / 32}, component);
+        if (plane_hadamard(group.n_columns)) add_tensor(group.name + ".su", "U32", {k / 32}, component);
         if (!refine.empty()) {
           add_set(group.name + ".refine", plane_format(refine)->code, n, k, component, true);
           const PlaneCode& code = plane_format(refine)->code;
           bytes += plane_set_bytes(code.n_planes, group.rows(), group.n_columns) + uint64_t(code.n_taps * code.n_planes) * 4;
         }
-        MatrixEntry entry{group.name, format, refine, group.rows(), group.n_columns, {}};
-        for (size_t i = 0; i < group.tensors.size(); ++i) entry.rows.emplace_back(group.tensors[i], group.n_rows[i]);
-        matrices_.push_back(std::move(entry));
+        matrices_.push_back(matrix_of(group, format, refine));
       }
       weight_bytes_ += bytes;
       (is_embedding ? embedding_bytes_ : linear_bytes_) += bytes;
     }
     for (const KeptTensor& kept : plan_.kept) {
       if (kept.layer != layer) continue;
-      add(kept.name, kept_type(kept.view), kept.view.shape, component);
+      add_tensor(kept.name, kept_type(kept.view), kept.view.shape, component);
       weight_bytes_ += kept_bytes(kept.view);
     }
     // Llama 3's rope divisors: read by the family when it opens, part of no plan.
     if (layer < 0) {
-      if (const WeightTensor* divisors = source_.weights->find("rope_freqs.weight")) add(divisors->name, "F32", divisors->shape, component);
+      if (const WeightTensor* divisors = source_.weights->find("rope_freqs.weight"))
+        add_tensor(divisors->name, "F32", divisors->shape, component);
     }
   }
   SB_TRY(FolderLayout layout, FolderLayout::plan(std::move(tensors_)));
@@ -371,36 +404,7 @@ Result<bool> FolderQuantizer::step() {
   if (sensitivity_) {
     SB_TRY(const bool more, sensitivity_->step());
     if (more) return true;
-    uint64_t fixed = 0;
-    for (const KeptTensor& kept : plan_.kept) fixed += kept_bytes(kept.view);
-    const uint64_t budget = options_.n_bytes ? options_.n_bytes : uint64_t(options_.bpw * double(n_parameters_) / 8);
-    for (const GroupPlan& group : plan_.groups) {
-      AllocationGroup choices{group.name, {}};
-      const bool is_embedding = group.is_embedding || group.is_head;
-      auto offer = [&](const std::string& format) {
-        choices.options.push_back({format, bytes_as(group, format), sensitivity_->loss(group.name, format)});
-      };
-      if (imports_.contains(group.name)) {
-        offer(kImportFormat);
-      } else if (!is_embedding) {
-        for (const char* format : kLayerChoices) offer(format);
-      } else if (!options_.embedding.empty()) {
-        offer(options_.embedding);
-      } else {
-        for (const char* format : kEmbeddingChoices) {
-          if (format != std::string_view(kRows8) || group.n_columns % 32 == 0) offer(format);
-        }
-      }
-      losses_.push_back(std::move(choices));
-    }
-    uint64_t minimum = 0;
-    const std::vector<size_t> choice = allocate(losses_, budget - std::min(budget, fixed), &minimum);
-    if (choice.empty()) {
-      return err(Code::kBudgetTooSmall, {{"budget", budget},
-                                         {"minimum", minimum + fixed},
-                                         {"bpw", std::to_string(8.0 * double(minimum + fixed) / double(n_parameters_))}});
-    }
-    for (size_t g = 0; g < losses_.size(); ++g) formats_.by_name[losses_[g].name] = losses_[g].options[choice[g]].format;
+    SB_OK(allocate_formats());
     sensitivity_.reset();
     SB_OK(start_quantizing());
     return true;
@@ -445,120 +449,6 @@ Status FolderQuantizer::close() {
   for (const auto& [name, contents] : source_.texts) write_text(name, contents);
   write_text(kFolderIndexFile, text);
   done_ = true;
-  return {};
-}
-
-uint64_t FolderQuantizer::source_sum() const {
-  QuickSum sum;
-  for (const auto& tensor : source_.weights->tensors()) {
-    sum.add(tensor->name + tensor->shape.text() + dtype_name(tensor->dtype));
-    sum.add(tensor->block.bytes());
-  }
-  for (const auto& [name, contents] : source_.texts) sum.add(name + contents);
-  return sum.value();
-}
-
-uint64_t FolderQuantizer::options_sum() const {
-  const FolderOptions& o = options_;
-  QuickSum sum;
-  sum.add(json_text(OrderedJson{{"bits", o.bits},
-                                {"bpw", o.bpw},
-                                {"bytes", o.n_bytes},
-                                {"embedding", o.embedding},
-                                {"refine", o.refine},
-                                {"allocation", o.allocation},
-                                {"context", o.context},
-                                {"tune", o.tune},
-                                {"tune_steps", o.tune_steps},
-                                {"tune_rate", o.tune_rate},
-                                {"seed", o.seed}}));
-  sum.add(std::as_bytes(std::span(tune_ids_)));
-  sum.add(std::as_bytes(std::span(ids_)));
-  sum.add(std::as_bytes(std::span(prefix_)));
-  return sum.value();
-}
-
-bool FolderQuantizer::checkpoint() {
-  if (done_ || tuner_) return false;
-  checkpoint_ = std::make_unique<CheckpointWriter>();
-  CheckpointWriter& to = *checkpoint_;
-  to.number(source_sum());
-  to.number(options_sum());
-  to.number(sensitivity_ ? 0 : 1);
-  if (sensitivity_) {
-    sensitivity_->save(to);
-    return true;
-  }
-  to.number(formats_.by_name.size());
-  for (const auto& [name, format] : formats_.by_name) {
-    to.text(name);
-    to.text(format);
-  }
-  to.number(losses_.size());
-  for (const AllocationGroup& group : losses_) {
-    to.text(group.name);
-    to.number(group.options.size());
-    for (const AllocationOption& option : group.options) {
-      to.text(option.format);
-      to.number(option.n_bytes);
-      to.real(option.loss);
-    }
-  }
-  to.number(refinements_.size());
-  for (const RefinementValue& value : refinements_) {
-    to.text(value.matrix);
-    for (double v : {value.base_error, value.refined_error, value.power}) to.real(v);
-    to.number(value.n_bytes);
-  }
-  to.real(proxy_sum_);
-  to.number(uint64_t(n_proxies_));
-  const std::vector<std::byte> sums = sums_->state();
-  to.text({reinterpret_cast<const char*>(sums.data()), sums.size()});
-  to.number(tunes_next_);
-  quantizer_->save(to);
-  return true;
-}
-
-Status FolderQuantizer::resume(std::span<const std::byte> checkpoint) {
-  CheckpointReader from(checkpoint);
-  const uint64_t source = from.number(), options = from.number();
-  SB_OK(from.status());
-  if (source != source_sum()) return err(Code::kSourceChanged, {{"file", source_.weights->file()}});
-  if (options != options_sum()) return err(Code::kCheckpointForeign);
-  if (from.number() == 0) {
-    if (!sensitivity_) return err(Code::kCheckpointForeign);
-    return sensitivity_->restore(from);
-  }
-  for (size_t n = from.count(); n > 0; --n) {
-    const std::string name = from.text();
-    formats_.by_name[name] = from.text();
-  }
-  losses_.clear();
-  for (size_t n = from.count(); n > 0; --n) {
-    AllocationGroup& group = losses_.emplace_back(AllocationGroup{from.text(), {}});
-    for (size_t m = from.count(); m > 0; --m) {
-      AllocationOption& option = group.options.emplace_back(AllocationOption{from.text()});
-      option.n_bytes = from.number();
-      option.loss = from.real();
-    }
-  }
-  for (size_t n = from.count(); n > 0; --n) {
-    RefinementValue& value = refinements_.emplace_back(RefinementValue{from.text()});
-    for (double* v : {&value.base_error, &value.refined_error, &value.power}) *v = from.real();
-    value.n_bytes = from.number();
-  }
-  SB_OK(from.status());
-  if (sensitivity_) {
-    sensitivity_.reset();
-    SB_OK(start_quantizing());
-  }
-  proxy_sum_ = from.real();
-  n_proxies_ = int64_t(from.number());
-  const std::string sums = from.text();
-  if (!sums_->restore(std::as_bytes(std::span(sums)))) from.fail();
-  tunes_next_ = from.number() != 0;
-  SB_OK(quantizer_->restore(from));
-  if (options_.tune) tuned_ = quantizer_->alive();
   return {};
 }
 

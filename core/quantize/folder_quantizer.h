@@ -75,6 +75,13 @@ class FolderQuantizer {
  private:
   FolderQuantizer(FolderSource source, Device& device, FolderOptions options);
   Status choose_formats();
+  Status allocate_formats();
+  /// Bytes of all weights that a mixed allocation may spend; those of what is kept as it is; kBudgetTooSmall with what it would take.
+  uint64_t budget() const;
+  uint64_t kept_total() const;
+  Status below(uint64_t minimum) const;
+  /// What a mixed allocation may make of a group, the smallest first.
+  std::vector<std::string> choices_of(const GroupPlan& group) const;
   Status lay_out();
   Status start_quantizing();
   Status write_finished();

@@ -186,11 +186,11 @@ Result<bool> Quantizer::step() {
     ++layer_;
   } else {
     const std::vector<const GroupPlan*> groups = groups_of(layer_);
-    SB_OK(layer_group(group_ < groups.size() ? groups[group_] : nullptr));
+    SB_ASSERT(!groups.empty());
+    SB_OK(layer_group(*groups[group_]));
     if (++group_ >= groups.size()) {
       // What the layer makes of its last product.
-      if (!groups.empty())
-        SB_OK(run_stage({options_.context, Pass::Logits::kNone, false, layer_, layer_ + 1}, int64_t(group_), nullptr, nullptr));
+      SB_OK(run_stage({options_.context, Pass::Logits::kNone, false, layer_, layer_ + 1}, int64_t(group_), nullptr, nullptr));
       group_ = 0;
       ++layer_;
     }
@@ -209,15 +209,14 @@ Status Quantizer::embed() {
 }
 
 // What reaches a group has gone through all that is quantised before it, in this layer too.
-Status Quantizer::layer_group(const GroupPlan* group) {
-  SB_ASSERT(group);
+Status Quantizer::layer_group(const GroupPlan& group) {
   Moments moments;
-  SB_OK(run_stage({options_.context, Pass::Logits::kNone, false, layer_, layer_ + 1}, int64_t(group_), is_kept(*group) ? nullptr : &moments,
-                  group));
-  if (is_kept(*group)) return {};
-  moments.close(group->n_columns);
-  SB_TRY(auto done, encode_group(*group, std::move(moments)));
-  finish(std::move(done), *group);
+  SB_OK(run_stage({options_.context, Pass::Logits::kNone, false, layer_, layer_ + 1}, int64_t(group_), is_kept(group) ? nullptr : &moments,
+                  &group));
+  if (is_kept(group)) return {};
+  moments.close(group.n_columns);
+  SB_TRY(auto done, encode_group(group, std::move(moments)));
+  finish(std::move(done), group);
   return {};
 }
 

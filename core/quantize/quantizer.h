@@ -101,7 +101,7 @@ class Quantizer {
  private:
   Quantizer(const ModelGraph& graph, Device& device, QuantizerOptions options);
   Status embed();
-  Status layer_group(const GroupPlan* group);
+  Status layer_group(const GroupPlan& group);
   Status head();
   /// A stage over all windows; `moments` (may be null) see the input of `group`.
   Status run_stage(const Pass& pass, int64_t stage, Moments* moments, const GroupPlan* group);
