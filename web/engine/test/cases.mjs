@@ -162,9 +162,9 @@ export const cases = {
     t.check.equal(String(await withModel(t, (model) => answer(model), { path: 'cut/llama' })), good);
     const requests = await (await fetch(`${t.base}requests`)).json();
     const ranges = requests.filter(({ path }) => path === '/cut/llama/model.safetensors').map(({ range }) => range);
-    // A browser may give up bytes that came just before the cut; what it has is never asked for again.
+    // What was read is never asked for again; but a browser may give up the bytes that came just before a cut, all of an answer's even.
     const starts = ranges.map((range) => Number(/bytes=(\d+)-/.exec(range)?.[1] ?? 0));
-    t.check.ok(starts.length > 1 && starts.every((start, i) => i === 0 || start > starts[i - 1]), String(ranges));
+    t.check.ok(starts.at(-1) > 0 && starts.every((start, i) => i === 0 || start >= starts[i - 1]), String(ranges));
   },
 
   async 'what cannot be had says so'(t) {
