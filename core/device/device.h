@@ -39,6 +39,8 @@ class Device {
   virtual std::string describe() const = 0;
   /// Threads that run its kernels; 1 where it has none of its own.
   virtual int n_threads() const = 0;
+  /// Another one with the same kernels, that has memory of its own and can run at the same time. Errors: kMemoryExhausted.
+  virtual Result<std::unique_ptr<Device>> twin(int n_threads) const = 0;
   /// Errors: kOpUnsupported {device, op, dtype}, kMemoryExhausted.
   virtual Result<std::unique_ptr<Program>> compile(std::unique_ptr<Plan> plan) = 0;
   /// What a run of `plan` takes whose last token is the cache's token number `context`. Reads no weight, takes nothing.

@@ -433,18 +433,20 @@ void encode(const RotatedMatrix& m, Booked<float>& target, const PlaneCode& code
   team.meet();
 }
 
-void residual(const RotatedMatrix& m, const EncodedSet& base, const EncodeWork& work, Booked<float>& target) {
+void subtract(const RotatedMatrix& m, const EncodedSet& base, Booked<float>& target, ThreadPool& pool) {
   const PlaneMatrix matrix{m.n_rows, m.n_columns, m.segment, 0, nullptr, 1, 1, {base.view(), {}}};
-  std::vector<float> row(static_cast<size_t>(m.n_columns));
-  for (int64_t r = 0; r < m.n_rows; ++r) {
-    decode_plane_values(matrix, 0, r, row.data());
-    // W' = before·(E + c·V), Ŵ' = after·c·V.
-    const float before = work.row_scale[size_t(r)], after = half_to_float(base.row_scale[size_t(r)]);
-    for (int64_t j = 0; j < m.n_columns; ++j) {
-      float& e = target[size_t(j * m.n_rows + r)];
-      e = before * e + (before - after) * half_to_float(base.column_scale[size_t(j)]) * row[size_t(j)];
+  pool.run([&](int thread) {
+    std::vector<float> row(static_cast<size_t>(m.n_columns));
+    // In shares of whole cache lines.
+    const int64_t n_runs = m.n_rows / 16, end = n_runs * (thread + 1) / pool.size() * 16;
+    for (int64_t r = n_runs * thread / pool.size() * 16; r < end; ++r) {
+      decode_plane_values(matrix, 0, r, row.data());
+      const float scale = half_to_float(base.row_scale[size_t(r)]);
+      for (int64_t j = 0; j < m.n_columns; ++j) {
+        target[size_t(j * m.n_rows + r)] -= scale * half_to_float(base.column_scale[size_t(j)]) * row[size_t(j)];
+      }
     }
-  }
+  });
 }
 
 }  // namespace sb

@@ -67,8 +67,8 @@ struct EncodeWork {
 /// Called by every thread of the team with the same arguments; `out` and `work` are set up by thread 0.
 void encode(const RotatedMatrix& m, Booked<float>& target, const PlaneCode& code, const Team& team, EncodeWork& work, EncodedSet& out);
 
-/// What encode() left in `target` becomes W' − Ŵ', for the refinement.
-void residual(const RotatedMatrix& m, const EncodedSet& base, const EncodeWork& work, Booked<float>& target);
+/// target −= what `base` decodes to, in the rotated basis [K][N]: what is left for a refinement.
+void subtract(const RotatedMatrix& m, const EncodedSet& base, Booked<float>& target, ThreadPool& pool);
 
 /// What a matrix should make up for: the inputs it was made for are not those it gets, and the stream that its product joins is off too.
 /// W ← W + (a·W·(R − H) + b·stream)·(H + λI)⁻¹, with H the moment of the inputs that it gets, R the cross moment: least squares towards the

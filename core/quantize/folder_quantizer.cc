@@ -171,8 +171,6 @@ Status FolderQuantizer::start_quantizing() {
   q.context = options_.context;
   q.seed = options_.seed;
   q.n_threads = options_.n_threads;
-  // A base that makes up for its own losses would do so no less when its refinement has come: both are made for the exact inputs.
-  q.sequential = !options_.refine;
   q.pace = &pace_;
   pace_.drop_rest();
   q.keeps_finished = options_.tune;

@@ -72,6 +72,18 @@ std::vector<std::byte> rows8_of(GroupRows& rows, const GroupPlan& group) {
   return out;
 }
 
+/// What a window adds to a group's moments: `input` and `stream` as a quantised prefix gives them, beside the exact ones.
+void add_moments(const GroupPlan& group, std::span<const float> exact_input, std::span<const float> exact_stream,
+                 std::span<const float> input, std::span<const float> stream, ThreadPool& pool, Moments& moments) {
+  const int64_t k = group.n_columns;
+  moments.add(input, k, pool);
+  moments.add_cross(exact_input, input, k, pool);
+  if (stream.empty()) return;
+  Booked<float> lost(exact_stream.begin(), exact_stream.end());
+  for (size_t i = 0; i < lost.size(); ++i) lost[i] -= stream[i];
+  moments.add_stream(lost, group.rows(), input, k, pool);
+}
+
 uint64_t seed_of(uint64_t seed, const std::string& name) {
   uint64_t hash = 0xCBF29CE484222325u ^ seed;  // FNV-1a: the rotation of a matrix depends on its name, not on the order of work
   for (unsigned char c : name) hash = (hash ^ c) * 0x100000001B3u;
@@ -85,9 +97,10 @@ struct WorkOf {
     const double tokens = double(n_windows) * double(options.context), k = double(group.n_columns);
     const std::string& format = options.formats.of(group);
     const bool is_layer = !group.is_embedding && !group.is_head;
-    if (is_layer) run = double(group.n_weights()) * tokens * (options.sequential ? 2 : 1);
+    const double n_prefixes = options.formats.refine.empty() ? 1 : 2;
+    if (is_layer) run = double(group.n_weights()) * tokens * (options.sequential ? 1 + n_prefixes : 1);
     if (format == "source") return;
-    if (is_layer || group.is_head) sums = tokens * k * k * (options.sequential && is_layer ? 1.5 : 0.5);
+    if (is_layer || group.is_head) sums = tokens * k * k * (options.sequential && is_layer ? 1.5 * n_prefixes : 0.5);
     search = double(group.n_weights()) * search_cost(format.c_str());
     if (is_layer && !options.formats.refine.empty()) search += double(group.n_weights()) * search_cost(options.formats.refine.c_str());
   }
@@ -112,7 +125,7 @@ Status check_format(const GroupPlan& group, const std::string& format) {
 }
 
 Quantizer::Quantizer(const ModelGraph& graph, Device& device, QuantizerOptions options)
-    : graph_(graph), device_(device), options_(std::move(options)), pool_(options_.n_threads), own_(0), exact_(0) {}
+    : graph_(graph), device_(device), options_(std::move(options)), pool_(options_.n_threads), exact_(0) {}
 
 Result<std::unique_ptr<Quantizer>> Quantizer::create(const ModelGraph& graph, Device& device, std::span<const int32_t> ids,
                                                      std::span<const int32_t> prefix, QuantizerOptions options) {
@@ -125,8 +138,10 @@ Result<std::unique_ptr<Quantizer>> Quantizer::create(const ModelGraph& graph, De
   q->windows_ = windows_of(ids, q->options_.context, prefix);
   if (q->windows_.empty())
     return err(Code::kTextTooShort, {{"n_tokens", ids.size()}, {"needed", q->options_.context - int64_t(prefix.size())}});
+  const bool refines = !q->options_.formats.refine.empty();
+  SB_ASSERT(q->options_.sequential || !refines);
   q->exact_ = KeptWindows(q->windows_.size());
-  if (q->options_.sequential) q->own_ = KeptWindows(q->windows_.size());
+  q->prefixes_.assign(refines ? 2 : 1, {KeptWindows(q->options_.sequential ? q->windows_.size() : 0), {}});
   if (q->options_.pace) expect(q->plan_, q->options_, q->windows_.size(), *q->options_.pace);
   return q;
 }
@@ -142,18 +157,24 @@ void Quantizer::expect(const ModelPlan& plan, const QuantizerOptions& options, s
 
 QuantizerBytes quantizer_bytes(const ModelPlan& plan, const QuantizerOptions& options, int64_t hidden, size_t n_windows) {
   QuantizerBytes out;
-  const uint64_t n_tokens = n_windows * uint64_t(options.context), models = options.sequential ? 2 : 1, d = uint64_t(hidden);
+  const uint64_t n_prefixes = options.formats.refine.empty() ? 1 : 2;
+  const uint64_t n_tokens = n_windows * uint64_t(options.context), models = options.sequential ? 1 + n_prefixes : 1, d = uint64_t(hidden);
   for (const GroupPlan& group : plan.groups) {
     const bool is_layer = !group.is_embedding && !group.is_head;
     const uint64_t k = uint64_t(group.n_columns);
     // The stream and the group's input, in float16, with a scale a row.
     if (is_layer) out.state = std::max(out.state, models * n_tokens * (2 * (k + d) + 8));
-    if (is_layer) out.window = std::max(out.window, 4 * uint64_t(options.context) * (models * std::max(k, d) + (models - 1) * (k + d)));
+    // A run's input or output, and of the exact one the group's input and the stream to compare with.
+    if (is_layer) {
+      out.window = std::max(out.window, 4 * uint64_t(options.context) * (models * std::max(k, d) + (options.sequential ? 2 : 0) * (k + d)));
+    }
     if (options.formats.of(group) == "source" || options.formats.of(group) == kRows8) continue;
     const bool makes_up = options.sequential && is_layer, joins = makes_up && group.rows() == hidden;
     const uint64_t wide = uint64_t(plane_columns(group.n_columns)), rows = uint64_t(plane_rows(group.rows()));
+    // Of the refinement own and cross moment wait while the base is encoded.
+    const uint64_t waits = is_layer && n_prefixes > 1 ? 2 * k * k + (joins ? d * k : 0) : 0;
     uint64_t& most = is_layer ? out.group : out.head;
-    most = std::max(most, 4 * ((makes_up ? 3 : 2) * wide * wide + (joins ? d * k : 0) + rows * wide));
+    most = std::max(most, 4 * ((makes_up ? 3 : 2) * wide * wide + (joins ? d * k : 0) + rows * wide + waits));
   }
   return out;
 }
@@ -175,7 +196,7 @@ std::vector<float> Quantizer::x(size_t window) const {
 Result<bool> Quantizer::step() {
   if (layer_ > plan_.n_layers) return false;
   if (group_ == 0 && layer_ != 0 && !options_.keeps_finished) {  // layer 0 reads the embedding
-    substitutes_.clear();
+    for (Prefix& prefix : prefixes_) prefix.substitutes.clear();
     alive_.clear();
   }
   if (layer_ < 0) {
@@ -190,7 +211,7 @@ Result<bool> Quantizer::step() {
     SB_OK(layer_group(*groups[group_]));
     if (++group_ >= groups.size()) {
       // What the layer makes of its last product.
-      SB_OK(run_stage({options_.context, Pass::Logits::kNone, false, layer_, layer_ + 1}, int64_t(group_), nullptr, nullptr));
+      SB_OK(run_stage({options_.context, Pass::Logits::kNone, false, layer_, layer_ + 1}, int64_t(group_), {}, nullptr));
       group_ = 0;
       ++layer_;
     }
@@ -202,7 +223,8 @@ Status Quantizer::embed() {
   // An embedding that is no head: its inputs are single rows, each as likely as its token; no direction counts more than another.
   for (const GroupPlan& group : plan_.groups) {
     if (group.layer >= 0 || group.is_head || is_kept(group)) continue;
-    SB_TRY(auto done, encode_group(group, Moments::identity(group.n_columns)));
+    Moments moments = Moments::identity(group.n_columns);
+    SB_TRY(auto done, encode_group(group, {&moments, 1}));
     finish(std::move(done), group);
   }
   return {};
@@ -210,22 +232,22 @@ Status Quantizer::embed() {
 
 // What reaches a group has gone through all that is quantised before it, in this layer too.
 Status Quantizer::layer_group(const GroupPlan& group) {
-  Moments moments;
-  SB_OK(run_stage({options_.context, Pass::Logits::kNone, false, layer_, layer_ + 1}, int64_t(group_), is_kept(group) ? nullptr : &moments,
-                  &group));
+  std::vector<Moments> moments(is_kept(group) ? 0 : prefixes_.size());
+  SB_OK(run_stage({options_.context, Pass::Logits::kNone, false, layer_, layer_ + 1}, int64_t(group_), moments, &group));
   if (is_kept(group)) return {};
-  moments.close(group.n_columns);
-  SB_TRY(auto done, encode_group(group, std::move(moments)));
+  for (Moments& m : moments) m.close(group.n_columns);
+  SB_TRY(auto done, encode_group(group, moments));
   finish(std::move(done), group);
   return {};
 }
 
-Status Quantizer::run_stage(const Pass& pass, int64_t stage, Moments* moments, const GroupPlan* group) {
+Status Quantizer::run_stage(const Pass& pass, int64_t stage, std::span<Moments> moments, const GroupPlan* group) {
   SB_TRY(Stretch exact, Stretch::compile(graph_, device_, pass, {}, {.stage = stage}));
-  std::optional<Stretch> own;
-  if (options_.sequential) {
-    SB_TRY(Stretch compiled, Stretch::compile(graph_, device_, pass, substitutes_, {.stage = stage}));
-    own.emplace(std::move(compiled));
+  std::vector<Stretch> own;
+  for (const Prefix& prefix : prefixes_) {
+    if (!options_.sequential) break;
+    SB_TRY(Stretch compiled, Stretch::compile(graph_, device_, pass, prefix.substitutes, {.stage = stage}));
+    own.push_back(std::move(compiled));
   }
   auto run = [&](Stretch& stretch, KeptWindows& windows, size_t w) -> Status {
     SB_OK(stretch.run_stage(
@@ -235,34 +257,34 @@ Status Quantizer::run_stage(const Pass& pass, int64_t stage, Moments* moments, c
     return {};
   };
   const std::string name = std::to_string(stage);
-  const bool makes_up = options_.sequential && moments;
   double run_ms = 0, sums_ms = 0;
-  Booked<float> exact_input, lost;
+  Booked<float> exact_input, exact_stream;
   for (size_t w = 0; w < windows_.size(); ++w) {
-    const double began = host_now_ms();
+    double began = host_now_ms();
+    auto lap = [&](double& ms) {
+      const double now = host_now_ms();
+      ms += now - std::exchange(began, now);
+    };
     SB_OK(run(exact, exact_, w));
+    lap(run_ms);
+    const std::span<const float> input = exact.output("group." + name), stream = exact.output("residual." + name);
+    if (!options_.sequential) {
+      if (!moments.empty()) moments[0].add(input, group->n_columns, pool_);
+      lap(sums_ms);
+      continue;
+    }
     // The device's memory is one for all programs: what the next run would overwrite is copied.
-    std::span<const float> input = exact.output("group." + name), stream = exact.output("residual." + name);
-    if (makes_up) {
+    if (!moments.empty()) {
       exact_input.assign(input.begin(), input.end());
-      lost.assign(stream.begin(), stream.end());
+      exact_stream.assign(stream.begin(), stream.end());
     }
-    if (own) {
-      SB_OK(run(*own, own_, w));
-      input = own->output("group." + name);
-      stream = own->output("residual." + name);
+    for (size_t p = 0; p < own.size(); ++p) {
+      SB_OK(run(own[p], prefixes_[p].kept, w));
+      lap(run_ms);
+      if (moments.empty()) continue;
+      add_moments(*group, exact_input, exact_stream, own[p].output("group." + name), own[p].output("residual." + name), pool_, moments[p]);
+      lap(sums_ms);
     }
-    const double ran = host_now_ms();
-    run_ms += ran - began;
-    if (!moments) continue;
-    const int64_t k = group->n_columns;
-    moments->add(input, k, pool_);
-    if (makes_up) {
-      moments->add_cross(exact_input, input, k, pool_);
-      for (size_t i = 0; i < lost.size(); ++i) lost[i] -= stream[i];
-      if (!lost.empty()) moments->add_stream(lost, group->rows(), input, k, pool_);
-    }
-    sums_ms += host_now_ms() - ran;
   }
   if (!options_.pace) return {};
   // A stage begins with the product of the group before; it is counted there.
@@ -270,7 +292,7 @@ Status Quantizer::run_stage(const Pass& pass, int64_t stage, Moments* moments, c
   if (stage > 0 && size_t(stage) <= groups.size()) {
     options_.pace->done(Work::kRun, WorkOf(*groups[size_t(stage - 1)], options_, windows_.size()).run, run_ms);
   }
-  if (moments) options_.pace->done(Work::kSums, WorkOf(*group, options_, windows_.size()).sums, sums_ms);
+  if (!moments.empty()) options_.pace->done(Work::kSums, WorkOf(*group, options_, windows_.size()).sums, sums_ms);
   return {};
 }
 
@@ -283,67 +305,86 @@ Status Quantizer::head() {
   // The head's input, without its product: what the stream that it will get looks like.
   SB_TRY(Stretch stretch,
          Stretch::compile(graph_, device_, {options_.context, Pass::Logits::kAll, false, plan_.n_layers, -1}, {}, {.stage = 0}));
+  // A head has no refinement: it is the base's.
+  const KeptWindows& seen = options_.sequential ? prefixes_.front().kept : exact_;
   Moments moments;
   const double began = host_now_ms();
   for (size_t w = 0; w < windows_.size(); ++w) {
-    SB_OK(stretch.run_stage({}, [&](size_t i, std::span<float> to) { seen().load(w, i, to); }, [](size_t, std::span<const float>) {}));
+    SB_OK(stretch.run_stage({}, [&](size_t i, std::span<float> to) { seen.load(w, i, to); }, [](size_t, std::span<const float>) {}));
     moments.add(stretch.output("group.0"), group->n_columns, pool_);
   }
   if (options_.pace) options_.pace->done(Work::kSums, WorkOf(*group, options_, windows_.size()).sums, host_now_ms() - began);
   moments.close(group->n_columns);
-  own_ = exact_ = KeptWindows(0);  // the text has done its work
-  SB_TRY(auto done, encode_group(*group, std::move(moments)));
+  forget_windows();  // the text has done its work
+  SB_TRY(auto done, encode_group(*group, {&moments, 1}));
   finish(std::move(done), *group);
   return {};
 }
 
-Result<std::shared_ptr<FinishedGroup>> Quantizer::encode_group(const GroupPlan& group, Moments moments) {
+Result<std::shared_ptr<FinishedGroup>> Quantizer::encode_group(const GroupPlan& group, std::span<Moments> moments) {
   const double began = host_now_ms();
   auto done = std::make_shared<FinishedGroup>();
   FinishedGroup& out = *done;
   out.name = group.name;
   out.format = options_.formats.of(group);
-  if (!group.is_embedding && !group.is_head) out.refine = options_.formats.refine;
+  if (is_refined(group)) out.refine = options_.formats.refine;
   GroupRows rows(group);
   if (out.format == kRows8) {
     out.rows8 = rows8_of(rows, group);
     SB_OK(rows.status());
   } else {
-    const auto failed = [&] { return err(Code::kCalibrationFailed, {{"matrix", group.name}}); };
-    const int64_t n = group.rows(), k = group.n_columns;
+    const int64_t k = group.n_columns;
     RotatedMatrix m;
-    {
+    // W' and H' for one plane set. False when the moments have no factor.
+    auto take = [&](Moments& of) {
+      m = {};
       Correction correction;
-      const bool corrects = !moments.cross.empty();
-      if (corrects && !Correction::prepare(moments, k, pool_, correction)) return failed();
+      const bool corrects = !of.cross.empty();
+      if (corrects && !Correction::prepare(of, k, pool_, correction)) return false;
       m.take_rows(
           [&](int64_t first, int64_t count, float* to) {
             rows.get(first, count, to);
             if (corrects) correction.apply(first, count, to);
           },
-          n, k, seed_of(options_.seed, group.name), pool_);
-    }
-    SB_OK(rows.status());
-    moments.stream = {};
-    if (!m.take_moment(std::move(moments.own), k, pool_)) return failed();
+          group.rows(), k, seed_of(options_.seed, group.name), pool_);
+      correction = {};
+      of.stream = {};
+      return m.take_moment(std::move(of.own), k, pool_);
+    };
     EncodeWork work;
     SpinBarrier barrier(pool_.size());
-    Booked<float> target = std::move(m.weights);
-    auto encode_as = [&](const std::string& format, EncodedSet& set) {
+    auto encode_as = [&](const std::string& format, Booked<float> target, EncodedSet& set) {
       const PlaneCode& code = plane_format(format)->code;
       pool_.run([&](int thread) { encode(m, target, code, {thread, pool_.size(), &barrier}, work, set); });
     };
-    encode_as(out.format, out.base);
+    const auto failed = [&] { return err(Code::kCalibrationFailed, {{"matrix", group.name}}); };
+    const bool is_usable = take(moments[0]);
+    SB_OK(rows.status());
+    if (!is_usable) return failed();
+    encode_as(out.format, std::move(m.weights), out.base);
     if (!out.refine.empty()) {
-      residual(m, out.base, work, target);
-      encode_as(out.refine, out.refinement);
+      // What makes up for the losses of base and refinement together is not what made up for the base's: W' is made anew.
+      if (!take(moments[1])) return failed();
+      subtract(m, out.base, m.weights, pool_);
+      encode_as(out.refine, std::move(m.weights), out.refinement);
     }
     out.signs = std::move(m.signs);
-    out.matrix = {m.n_rows, m.n_columns, m.segment, m.hadamard_block, nullptr, 1, 1, {}};
+    out.matrix = out.base_matrix = {m.n_rows, m.n_columns, m.segment, m.hadamard_block, nullptr, 1, 1, {}};
   }
   out.bind();
   if (options_.pace) options_.pace->done(Work::kSearch, WorkOf(group, options_, windows_.size()).search, host_now_ms() - began);
   return done;
+}
+
+void Quantizer::forget_windows() {
+  exact_ = KeptWindows(0);
+  for (Prefix& prefix : prefixes_) prefix.kept = KeptWindows(0);
+}
+
+std::vector<KeptWindows*> Quantizer::kept() {
+  std::vector<KeptWindows*> all{&exact_};
+  for (Prefix& prefix : prefixes_) all.push_back(&prefix.kept);
+  return all;
 }
 
 namespace {
@@ -371,7 +412,7 @@ void restore_set(const std::string& format, CheckpointReader& from, EncodedSet& 
 void Quantizer::save(CheckpointWriter& to) {
   to.number(uint64_t(layer_ + 1));
   to.number(group_);
-  for (KeptWindows* kept : {&own_, &exact_}) {
+  for (KeptWindows* kept : kept()) {
     to.number(kept->size());
     for (const auto& window : kept->values()) {
       to.number(window.size());
@@ -399,7 +440,7 @@ Status Quantizer::restore(CheckpointReader& from) {
   SB_ASSERT(layer_ < 0 && group_ == 0);
   layer_ = int64_t(from.number()) - 1;
   group_ = size_t(from.number());
-  for (KeptWindows* kept : {&own_, &exact_}) {
+  for (KeptWindows* kept : kept()) {
     const uint64_t n = from.number();
     if (n == 0) *kept = KeptWindows(0);  // all layers are done
     if (n != kept->size() || (n == 0 && layer_ <= plan_.n_layers && kept == &exact_)) from.fail();
@@ -430,7 +471,7 @@ Status Quantizer::restore(CheckpointReader& from) {
       from.array(done->signs);
       restore_set(done->format, from, done->base);
       if (!done->refine.empty()) restore_set(done->refine, from, done->refinement);
-      done->matrix = {rows, columns, plane_segment(rows), plane_hadamard(found->n_columns), nullptr, 1, 1, {}};
+      done->matrix = done->base_matrix = {rows, columns, plane_segment(rows), plane_hadamard(found->n_columns), nullptr, 1, 1, {}};
       for (const EncodedSet* set : {&done->base, &done->refinement}) {
         if (set->code.n_planes == 0) continue;
         if (int64_t(set->words.size()) != rows * set->code.n_planes * (columns / 32) || int64_t(set->row_scale.size()) != rows ||
@@ -466,26 +507,26 @@ void FinishedGroup::bind() {
   if (format == kRows8) return;
   matrix.signs = signs.empty() ? nullptr : signs.data();
   matrix.sets[0] = base.view();
+  base_matrix = matrix;
   if (refine.empty()) return;
   matrix.sets[1] = refinement.view();
   matrix.n_sets = matrix.max_sets = 2;
 }
 
 void Quantizer::finish(std::shared_ptr<FinishedGroup> done, const GroupPlan& group) {
-  int64_t first_row = 0;
-  for (size_t i = 0; i < group.tensors.size(); ++i) {
-    if (done->format == kRows8) {
-      substitutes_[group.tensors[i]] = {done->rows8.data() + first_row * dtype_bytes(Dtype::kQ8_0, group.n_columns),
-                                        Dtype::kQ8_0,
-                                        {group.n_rows[i], group.n_columns},
-                                        dtype_bytes(Dtype::kQ8_0, group.n_columns),
-                                        nullptr,
-                                        0};
-      first_row += group.n_rows[i];
-      continue;
+  for (Prefix& prefix : prefixes_) {
+    const PlaneMatrix* matrix = &prefix == &prefixes_.back() ? &done->matrix : &done->base_matrix;
+    int64_t first_row = 0;
+    for (size_t i = 0; i < group.tensors.size(); ++i) {
+      const int64_t n = group.n_rows[i], row_bytes = done->format == kRows8 ? dtype_bytes(Dtype::kQ8_0, group.n_columns) : 0;
+      TensorView& view = prefix.substitutes[group.tensors[i]];
+      if (done->format == kRows8) {
+        view = {done->rows8.data() + first_row * row_bytes, Dtype::kQ8_0, {n, group.n_columns}, row_bytes, nullptr, 0};
+      } else {
+        view = {nullptr, Dtype::kPlanes, {n, group.n_columns}, 0, matrix, first_row};
+      }
+      first_row += n;
     }
-    substitutes_[group.tensors[i]] = {nullptr, Dtype::kPlanes, {group.n_rows[i], group.n_columns}, 0, &done->matrix, first_row};
-    first_row += group.n_rows[i];
   }
   alive_.push_back(done);
   finished_.push_back(std::move(done));

@@ -36,7 +36,8 @@ struct QuantizerOptions {
   FormatChoice formats;
   int64_t context = 512;  // tokens of a calibration window
   /// Each group sees the inputs that the quantised groups before really give, and makes up for half of what they lost. Otherwise all see
-  /// the source model's.
+  /// the source model's, and there are no refinements. With refinements there are two models to see: a base is made as if it stayed alone,
+  /// and a refinement for what bases and refinements together give.
   bool sequential = true;
   uint64_t seed = 0;
   int n_threads = 1;
@@ -64,6 +65,7 @@ struct FinishedGroup {
   EncodedSet base, refinement;
   std::vector<std::byte> rows8;  // of format rows8: rows of Q8_0 blocks
   PlaneMatrix matrix;            // sees the arrays above
+  PlaneMatrix base_matrix;       // of the base alone
   void bind();                   // lets it see them
 };
 
@@ -80,7 +82,7 @@ class Quantizer {
   /// Groups finished since the last call, in order. The quantizer holds what substitutes() sees as well.
   std::vector<std::shared_ptr<FinishedGroup>> take_finished() { return std::exchange(finished_, {}); }
   /// What stands in for the source's tensors: of the layer in hand, or of all (keeps_finished).
-  const Substitutes& substitutes() const { return substitutes_; }
+  const Substitutes& substitutes() const { return prefixes_.back().substitutes; }
   /// The layer that the next step works on: −1 for the embedding, n_layers for the head, n_layers + 1 when all is done.
   int64_t layer() const { return layer_; }
   /// Whether the next step is the first of its layer.
@@ -103,13 +105,16 @@ class Quantizer {
   Status embed();
   Status layer_group(const GroupPlan& group);
   Status head();
-  /// A stage over all windows; `moments` (may be null) see the input of `group`.
-  Status run_stage(const Pass& pass, int64_t stage, Moments* moments, const GroupPlan* group);
-  Result<std::shared_ptr<FinishedGroup>> encode_group(const GroupPlan& group, Moments moments);
+  /// A stage over all windows; `moments`, one a prefix or none, see the input of `group`.
+  Status run_stage(const Pass& pass, int64_t stage, std::span<Moments> moments, const GroupPlan* group);
+  /// `moments`: of the base's input, and where there is a refinement of its.
+  Result<std::shared_ptr<FinishedGroup>> encode_group(const GroupPlan& group, std::span<Moments> moments);
   void finish(std::shared_ptr<FinishedGroup> done, const GroupPlan& group);
   std::vector<const GroupPlan*> groups_of(int64_t layer) const;
+  std::vector<KeptWindows*> kept();
+  void forget_windows();
   bool is_kept(const GroupPlan& group) const { return options_.formats.of(group) == "source"; }
-  KeptWindows& seen() { return options_.sequential ? own_ : exact_; }
+  bool is_refined(const GroupPlan& group) const { return !group.is_embedding && !group.is_head && !options_.formats.refine.empty(); }
 
   const ModelGraph& graph_;
   Device& device_;
@@ -117,8 +122,13 @@ class Quantizer {
   ThreadPool pool_;
   ModelPlan plan_;
   std::vector<std::vector<int32_t>> windows_;
-  KeptWindows own_, exact_;  // between two stages: through what is quantised so far (when sequential), and in the source model
-  Substitutes substitutes_;
+  KeptWindows exact_;  // between two stages, in the source model
+  /// What is quantised so far, and when sequential what it makes of the windows: as bases, and where there are refinements with them.
+  struct Prefix {
+    KeptWindows kept;
+    Substitutes substitutes;
+  };
+  std::vector<Prefix> prefixes_;
   std::vector<std::shared_ptr<FinishedGroup>> alive_, finished_;
   int64_t layer_ = -1;
   size_t group_ = 0;  // of the layer

@@ -1,8 +1,8 @@
 #include "quantize/tune.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
-#include <numeric>
 
 #include "formats/decode.h"
 #include "quantize/evaluate.h"
@@ -150,6 +150,7 @@ Result<std::unique_ptr<Tuner>> Tuner::create(const ModelGraph& graph, Device& de
   SB_OK(tuner->find_vectors(plan));
   tuner->choose_windows();
   tuner->choose_rate();
+  SB_OK(tuner->hire());
   tuner->job_ = {tuner->held_out_, false};
   tuner->begin_job();
   return tuner;
@@ -261,20 +262,59 @@ Substitutes Tuner::floats_of(int64_t layer) {
   return out;
 }
 
-std::span<float> Tuner::vector(std::string_view name) {
-  auto found = vectors_.find(name);
-  return found == vectors_.end() ? std::span<float>() : std::span(found->second.gradient);
+/// As many workers as end a step's windows soonest with the threads there are; rather more of one thread than one of many.
+Status Tuner::hire() {
+  const int n_windows = int(std::min<int64_t>(std::max<int64_t>(1, options_.batch_tokens / options_.context), int64_t(train_.size())));
+  int n_workers = 1;
+  auto rounds = [&](int n) {
+    const int n_turns = (n_windows + n - 1) / n, n_threads = options_.n_threads / n;
+    return double(n_turns) / double(n_threads);
+  };
+  for (int n = 2; n <= std::min(n_windows, options_.n_threads); ++n) {
+    if (rounds(n) <= rounds(n_workers)) n_workers = n;
+  }
+  for (int i = 0; i < n_workers; ++i) {
+    Worker& worker = workers_.emplace_back();
+    SB_TRY(worker.device, device_.twin(options_.n_threads / n_workers));
+    worker.pool = std::make_unique<ThreadPool>(options_.n_threads / n_workers);
+  }
+  crew_ = std::make_unique<ThreadPool>(n_workers);
+  return {};
 }
 
-void Tuner::product(std::string_view weight, const TensorView& y, const TensorView& bias, const TensorView& dy) {
-  auto found = rows_of_.find(weight);
-  if (found == rows_of_.end() || !found->second.first->group) return;
+Status Tuner::share_out(size_t n, const std::function<Result<Run>(Worker&)>& make) {
+  std::vector<Status> done(n);
+  std::atomic<size_t> next{0};
+  crew_->run([&](int worker) {
+    size_t i = next.fetch_add(1);
+    if (i >= n) return;
+    Result<Run> run = make(workers_[size_t(worker)]);
+    for (; i < n; i = next.fetch_add(1)) done[i] = run ? (*run)(i) : Status(err(run.error()));
+  });
+  for (Status& status : done) SB_OK(std::move(status));
+  return {};
+}
+
+std::vector<float>& Tuner::WindowGradients::of(TunedNumbers& numbers) {
+  std::vector<float>& sums_of = sums[&numbers];
+  if (sums_of.empty()) sums_of.assign(numbers.gradient.size(), 0.0f);
+  return sums_of;
+}
+
+std::span<float> Tuner::WindowGradients::vector(std::string_view name) {
+  auto found = tuner.vectors_.find(name);
+  return found == tuner.vectors_.end() ? std::span<float>() : std::span(of(found->second));
+}
+
+void Tuner::WindowGradients::product(std::string_view weight, const TensorView& y, const TensorView& bias, const TensorView& dy) {
+  auto found = tuner.rows_of_.find(weight);
+  if (found == tuner.rows_of_.end() || !found->second.first->group) return;
   auto [matrix, first_row] = found->second;
-  float* gradient = matrix->row_scale.gradient.data() + first_row;
+  float* gradient = of(matrix->row_scale).data() + first_row;
   constexpr int64_t kStrip = 64;
   const int64_t n = y.shape[1];
-  pool_.run([&](int thread) {
-    for (int64_t begin = thread * kStrip; begin < n; begin += pool_.size() * kStrip) {
+  pool.run([&](int thread) {
+    for (int64_t begin = thread * kStrip; begin < n; begin += pool.size() * kStrip) {
       const int64_t end = std::min(n, begin + kStrip);
       for (int64_t t = 0; t < y.shape[0]; ++t) {
         const float *a = y.row<float>(t), *b = dy.row<float>(t);
@@ -288,94 +328,133 @@ void Tuner::product(std::string_view weight, const TensorView& y, const TensorVi
   });
 }
 
-void Tuner::input(std::span<const std::string_view> weights, const TensorView& x, const TensorView& dx) {
+void Tuner::WindowGradients::input(std::span<const std::string_view> weights, const TensorView& x, const TensorView& dx) {
   Matrix* matrix = nullptr;
   for (std::string_view weight : weights) {
-    auto found = rows_of_.find(weight);
-    if (found == rows_of_.end() || !found->second.first->group || (matrix && matrix != found->second.first)) return;
+    auto found = tuner.rows_of_.find(weight);
+    if (found == tuner.rows_of_.end() || !found->second.first->group || (matrix && matrix != found->second.first)) return;
     matrix = found->second.first;
   }
-  if (matrix) add_column_gradients(matrix->group->matrix, x, dx, matrix->column_scale.gradient, pool_);
+  if (matrix) add_column_gradients(matrix->group->matrix, x, dx, of(matrix->column_scale), pool);
 }
 
-Status Tuner::teach(size_t window) {
-  SB_TRY(Stretch stretch, Stretch::compile(graph_, device_, {options_.context, Pass::Logits::kNone, false, 0, shape_.n_layers}));
-  SB_OK(stretch.run({}, windows_[window]));
-  const std::span<const float> y = stretch.output("y");
-  taught_[window].assign(y.begin(), y.end());
-  return {};
+void Tuner::add(const WindowGradients& gradients) {
+  for (const auto& [numbers, sums] : gradients.sums) {
+    for (size_t i = 0; i < sums.size(); ++i) numbers->gradient[i] += sums[i];
+  }
+}
+
+Status Tuner::teach(std::span<const size_t> windows) {
+  const Pass pass{options_.context, Pass::Logits::kNone, false, 0, shape_.n_layers};
+  return share_out(windows.size(), [&](Worker& worker) -> Result<Run> {
+    SB_TRY(Stretch compiled, Stretch::compile(graph_, *worker.device, pass));
+    return [&, windows, stretch = std::make_shared<Stretch>(std::move(compiled))](size_t i) -> Status {
+      SB_OK(stretch->run({}, windows_[windows[i]]));
+      const std::span<const float> y = stretch->output("y");
+      taught_[windows[i]].assign(y.begin(), y.end());
+      return {};
+    };
+  });
 }
 
 Status Tuner::forward(int64_t layer) {
-  SB_TRY(Stretch stretch,
-         Stretch::compile(graph_, device_, {options_.context, Pass::Logits::kNone, false, layer, layer + 1}, floats_of(layer)));
-  for (size_t i = 0; i < job_.windows.size(); ++i) {
-    SB_OK(stretch.run(x_[i][size_t(layer)], windows_[job_.windows[i]]));
-    const std::span<const float> y = stretch.output("y");
-    x_[i][size_t(layer) + 1].assign(y.begin(), y.end());
-    if (!job_.learns) x_[i][size_t(layer)] = {};
-  }
-  return {};
+  const Pass pass{options_.context, Pass::Logits::kNone, false, layer, layer + 1};
+  const Substitutes floats = floats_of(layer);
+  return share_out(job_.windows.size(), [&](Worker& worker) -> Result<Run> {
+    SB_TRY(Stretch compiled, Stretch::compile(graph_, *worker.device, pass, floats));
+    return [&, layer, stretch = std::make_shared<Stretch>(std::move(compiled))](size_t i) -> Status {
+      SB_OK(stretch->run(x_[i][size_t(layer)], windows_[job_.windows[i]]));
+      const std::span<const float> y = stretch->output("y");
+      x_[i][size_t(layer) + 1].assign(y.begin(), y.end());
+      if (!job_.learns) x_[i][size_t(layer)] = {};
+      return {};
+    };
+  });
 }
 
 /// KL(source ‖ quantised) of all windows, and where it comes from.
 Status Tuner::head() {
   const Pass pass{kHeadTokens, Pass::Logits::kAll, false, shape_.n_layers, -1};
-  SB_TRY(Stretch source, Stretch::compile(graph_, device_, pass));
-  SB_TRY(ReversibleStretch student, ReversibleStretch::compile(graph_, device_, pass, floats_of(shape_.n_layers)));
-  const int64_t d = shape_.hidden, n_tokens = options_.context;
-  const float share = 1 / float(n_tokens * int64_t(job_.windows.size()));
-  std::vector<float> x(size_t(kHeadTokens * d)), dx(x.size()), wanted, gradient;
-  for (size_t i = 0; i < job_.windows.size(); ++i) {
-    dx_[i].assign(size_t(n_tokens * d), 0.0f);
-    for (int64_t begin = 0; begin < n_tokens; begin += kHeadTokens) {
-      const int64_t n_rows = std::min(kHeadTokens, n_tokens - begin);
-      auto take = [&](const std::vector<float>& from) {
-        std::fill(x.begin(), x.end(), 0.0f);
-        std::copy_n(from.begin() + begin * d, n_rows * d, x.begin());
-        return std::span<const float>(x);
-      };
-      SB_OK(source.run(take(taught_[job_.windows[i]]), {}));
-      const std::span<const float> p = source.output("logits");
-      wanted.assign(p.begin(), p.end());
-      SB_OK(student.run(take(x_[i].back()), {}));
-      const float* logits = student.output("logits").data();
-      const int64_t vocab = int64_t(wanted.size()) / kHeadTokens;
-      gradient.assign(wanted.size(), 0.0f);
-      std::vector<double> kl(static_cast<size_t>(n_rows));
-      pool_.run([&](int thread) {
-        for (int64_t r = thread; r < n_rows; r += pool_.size()) {
-          const float *a = wanted.data() + r * vocab, *b = logits + r * vocab;
-          const LogitRow source_row = logit_row(a, vocab), row = logit_row(b, vocab);
-          kl[size_t(r)] = kl_divergence(a, source_row, b, row, vocab);
-          if (!job_.learns) continue;
-          const float a_shift = float(source_row.log_sum), b_shift = float(row.log_sum);
-          for (int64_t v = 0; v < vocab; ++v)
-            gradient[size_t(r * vocab + v)] = share * (std::exp(b[v] - b_shift) - std::exp(a[v] - a_shift));
-        }
-      });
-      for (int64_t r = 0; r < n_rows; ++r) {
-        if (!std::isfinite(kl[size_t(r)])) return err(Code::kLogitsNotFinite, {{"position", begin + r}});
-        kl_ += kl[size_t(r)];
-      }
-      if (!job_.learns) continue;
-      SB_OK(student.back("logits", gradient, *this, dx, pool_));
-      std::copy_n(dx.begin(), n_rows * d, dx_[i].begin() + begin * d);
-    }
+  const Substitutes floats = floats_of(shape_.n_layers);
+  std::vector<double> kl(job_.windows.size());
+  std::vector<std::unique_ptr<WindowGradients>> gradients(job_.windows.size());
+  SB_OK(share_out(job_.windows.size(), [&](Worker& worker) -> Result<Run> {
+    SB_TRY(Stretch teacher, Stretch::compile(graph_, *worker.device, pass));
+    SB_TRY(ReversibleStretch compiled, ReversibleStretch::compile(graph_, *worker.device, pass, floats));
+    return [&, source = std::make_shared<Stretch>(std::move(teacher)),
+            student = std::make_shared<ReversibleStretch>(std::move(compiled))](size_t i) -> Status {
+      gradients[i] = std::make_unique<WindowGradients>(*this, *worker.pool);
+      SB_TRY(kl[i], head_of(i, *source, *student, *gradients[i]));
+      return {};
+    };
+  }));
+  for (size_t i = 0; i < kl.size(); ++i) {
+    kl_ += kl[i];
+    add(*gradients[i]);
   }
   return {};
 }
 
+Result<double> Tuner::head_of(size_t i, Stretch& source, ReversibleStretch& student, WindowGradients& gradients) {
+  const int64_t d = shape_.hidden, n_tokens = options_.context;
+  const float share = 1 / float(n_tokens * int64_t(job_.windows.size()));
+  std::vector<float> x(size_t(kHeadTokens * d)), dx(x.size()), wanted, gradient;
+  ThreadPool& pool = gradients.pool;
+  double sum = 0;
+  dx_[i].assign(size_t(n_tokens * d), 0.0f);
+  for (int64_t begin = 0; begin < n_tokens; begin += kHeadTokens) {
+    const int64_t n_rows = std::min(kHeadTokens, n_tokens - begin);
+    auto take = [&](const std::vector<float>& from) {
+      std::fill(x.begin(), x.end(), 0.0f);
+      std::copy_n(from.begin() + begin * d, n_rows * d, x.begin());
+      return std::span<const float>(x);
+    };
+    SB_OK(source.run(take(taught_[job_.windows[i]]), {}));
+    const std::span<const float> p = source.output("logits");
+    wanted.assign(p.begin(), p.end());
+    SB_OK(student.run(take(x_[i].back()), {}));
+    const float* logits = student.output("logits").data();
+    const int64_t vocab = int64_t(wanted.size()) / kHeadTokens;
+    gradient.assign(wanted.size(), 0.0f);
+    std::vector<double> kl(static_cast<size_t>(n_rows));
+    pool.run([&](int thread) {
+      for (int64_t r = thread; r < n_rows; r += pool.size()) {
+        const float *a = wanted.data() + r * vocab, *b = logits + r * vocab;
+        const LogitRow source_row = logit_row(a, vocab), row = logit_row(b, vocab);
+        kl[size_t(r)] = kl_divergence(a, source_row, b, row, vocab);
+        if (!job_.learns) continue;
+        const float a_shift = float(source_row.log_sum), b_shift = float(row.log_sum);
+        for (int64_t v = 0; v < vocab; ++v) gradient[size_t(r * vocab + v)] = share * (std::exp(b[v] - b_shift) - std::exp(a[v] - a_shift));
+      }
+    });
+    for (int64_t r = 0; r < n_rows; ++r) {
+      if (!std::isfinite(kl[size_t(r)])) return err(Code::kLogitsNotFinite, {{"position", begin + r}});
+      sum += kl[size_t(r)];
+    }
+    if (!job_.learns) continue;
+    SB_OK(student.back("logits", gradient, gradients, dx, pool));
+    std::copy_n(dx.begin(), n_rows * d, dx_[i].begin() + begin * d);
+  }
+  return sum;
+}
+
 Status Tuner::backward(int64_t layer) {
   const Pass pass{options_.context, Pass::Logits::kNone, false, layer, layer + 1};
-  SB_TRY(ReversibleStretch stretch, ReversibleStretch::compile(graph_, device_, pass, floats_of(layer)));
-  for (size_t i = 0; i < job_.windows.size(); ++i) {
-    SB_OK(stretch.run(x_[i][size_t(layer)], windows_[job_.windows[i]]));
-    const std::vector<float> dy = std::move(dx_[i]);
-    dx_[i].resize(dy.size());
-    SB_OK(stretch.back("y", dy, *this, layer > 0 ? std::span(dx_[i]) : std::span<float>(), pool_));
-    x_[i][size_t(layer) + 1] = {};
-  }
+  const Substitutes floats = floats_of(layer);
+  std::vector<std::unique_ptr<WindowGradients>> gradients(job_.windows.size());
+  SB_OK(share_out(job_.windows.size(), [&](Worker& worker) -> Result<Run> {
+    SB_TRY(ReversibleStretch compiled, ReversibleStretch::compile(graph_, *worker.device, pass, floats));
+    return [&, layer, stretch = std::make_shared<ReversibleStretch>(std::move(compiled))](size_t i) -> Status {
+      gradients[i] = std::make_unique<WindowGradients>(*this, *worker.pool);
+      SB_OK(stretch->run(x_[i][size_t(layer)], windows_[job_.windows[i]]));
+      const std::vector<float> dy = std::move(dx_[i]);
+      dx_[i].resize(dy.size());
+      SB_OK(stretch->back("y", dy, *gradients[i], layer > 0 ? std::span(dx_[i]) : std::span<float>(), *worker.pool));
+      x_[i][size_t(layer) + 1] = {};
+      return {};
+    };
+  }));
+  for (const auto& of_window : gradients) add(*of_window);
   return {};
 }
 
@@ -438,10 +517,13 @@ void Tuner::finish() {
 
 Result<bool> Tuner::step() {
   if (done_) return false;
+  std::vector<size_t> untaught;
   for (size_t window : job_.windows) {
-    if (!taught_[window].empty()) continue;
-    SB_OK(teach(window));
-    worked_ += double(shape_.n_layers);
+    if (taught_[window].empty() && untaught.size() < workers_.size()) untaught.push_back(window);
+  }
+  if (!untaught.empty()) {
+    SB_OK(teach(untaught));
+    worked_ += double(shape_.n_layers) * double(untaught.size());
     return true;
   }
   const int64_t n = shape_.n_layers;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -50,7 +51,7 @@ struct TunedNumbers {
   void apply();
 };
 
-class Tuner final : public GradientSink {
+class Tuner {
  public:
   /// `groups`: what the quantizer made of `plan`, with `substitutes` seeing it; one set of planes each. Graph and plan outlive the tuner.
   /// `ids`: calibration text; its last windows are held out. Errors: kTextTooShort when there is no window to learn from and one to hold
@@ -65,15 +66,27 @@ class Tuner final : public GradientSink {
   /// Norm weights and biases as tuned, by name, float32 as the model stores them.
   const std::map<std::string, TunedNumbers, std::less<>>& vectors() const { return vectors_; }
 
-  std::span<float> vector(std::string_view name) override;
-  void product(std::string_view weight, const TensorView& y, const TensorView& bias, const TensorView& dy) override;
-  void input(std::span<const std::string_view> weights, const TensorView& x, const TensorView& dx) override;
-
  private:
   struct Matrix {
     const GroupPlan* plan;
     FinishedGroup* group = nullptr;  // null: nothing of it is tuned
     TunedNumbers row_scale, column_scale;
+  };
+  /// Runs windows one by one, while others run theirs.
+  struct Worker {
+    std::unique_ptr<Device> device;
+    std::unique_ptr<ThreadPool> pool;
+  };
+  /// What a window adds to the gradients, summed over windows in their order: the same whoever ran which when.
+  struct WindowGradients final : GradientSink {
+    Tuner& tuner;
+    ThreadPool& pool;
+    std::map<TunedNumbers*, std::vector<float>> sums;
+    WindowGradients(Tuner& t, ThreadPool& p) : tuner(t), pool(p) {}
+    std::vector<float>& of(TunedNumbers& numbers);
+    std::span<float> vector(std::string_view name) override;
+    void product(std::string_view weight, const TensorView& y, const TensorView& bias, const TensorView& dy) override;
+    void input(std::span<const std::string_view> weights, const TensorView& x, const TensorView& dx) override;
   };
   /// A pass over some windows: to learn, or to measure.
   struct Job {
@@ -85,9 +98,15 @@ class Tuner final : public GradientSink {
   Status find_vectors(const ModelPlan& plan);
   void choose_windows();
   void choose_rate();
-  Status teach(size_t window);
+  Status hire();
+  /// Run(i) for i in [0, n), shared out among the workers; `make` gives each its own. The first error by i.
+  using Run = std::function<Status(size_t i)>;
+  Status share_out(size_t n, const std::function<Result<Run>(Worker&)>& make);
+  void add(const WindowGradients& gradients);
+  Status teach(std::span<const size_t> windows);
   Status forward(int64_t layer);
   Status head();
+  Result<double> head_of(size_t window, Stretch& source, ReversibleStretch& student, WindowGradients& gradients);
   Status backward(int64_t layer);
   void end_job();
   void begin_job();
@@ -102,6 +121,8 @@ class Tuner final : public GradientSink {
   Substitutes substitutes_;
   TuneOptions options_;
   ThreadPool pool_;
+  std::vector<Worker> workers_;
+  std::unique_ptr<ThreadPool> crew_;  // a thread for each of them
   DecoderShape shape_;
   std::vector<std::shared_ptr<FinishedGroup>> groups_;
   std::deque<Matrix> matrices_;

@@ -14,6 +14,7 @@ class CountingDevice final : public Device {
   std::string_view name() const override { return "counting"; }
   std::string describe() const override { return "{}"; }
   int n_threads() const override { return 1; }
+  Result<std::unique_ptr<Device>> twin(int) const override { return std::make_unique<CountingDevice>(); }
   RunBytes measure(const Plan& plan, int64_t context) const override { return {uint64_t(plan_arena(plan).n_bytes), uint64_t(context)}; }
   Result<std::unique_ptr<Program>> compile(std::unique_ptr<Plan>) override { return err(Code::kInternal, {{"what", "compiled"}}); }
   Status fill(Program&, std::string_view, std::span<const float>) override { return {}; }

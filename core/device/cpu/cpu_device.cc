@@ -171,6 +171,7 @@ class CpuDevice final : public Device {
   }
 
   int n_threads() const override { return pool_.size(); }
+  Result<std::unique_ptr<Device>> twin(int n_threads) const override { return std::make_unique<CpuDevice>(table_, n_threads); }
 
   Result<std::unique_ptr<Program>> compile(std::unique_ptr<Plan> plan) override {
     SB_OK(plan->finish());
