@@ -15,6 +15,7 @@ namespace {
 constexpr std::string_view kFormat = "subbyte-folder";
 constexpr int64_t kVersion = 1;
 constexpr uint64_t kLongestSide = uint64_t(1) << 31;  // of a matrix
+constexpr uint64_t kMostPieces = 1 << 16;             // of a tensor
 constexpr uint64_t kLargestFile = uint64_t(1) << 62;  // bytes: sums of two do not overflow
 
 constexpr std::string_view kSumBegin = ",\"index_sha256\":\"", kSumEnd = "\"}";
@@ -98,6 +99,7 @@ class Reader {
     SB_OK(check_tiles());
     SB_OK(each("matrices", [&](const Json& entry, Fields& f) { matrix(entry, f); }));
     SB_OK(each("give_back", [&](const Json& entry, Fields& f) { give_back(entry, f); }, /*of_objects=*/false));
+    if (json_find(root_, "split")) SB_OK(each("split", [&](const Json&, Fields& f) { split(f); }));
     return std::move(index_);
   }
 
@@ -225,11 +227,20 @@ class Reader {
     index_.give_back.push_back(name);
   }
 
+  void split(Fields& f) {
+    SplitEntry s;
+    s.name = f.text("name");
+    f.check(!s.name.empty() && split_.insert(s.name).second, "the tensor \"" + s.name + "\" occurs twice");
+    s.n_rows = int64_t(f.number("rows", 2, kLongestSide));
+    s.n_pieces = int64_t(f.number("pieces", 2, kMostPieces));
+    index_.split.push_back(std::move(s));
+  }
+
   const Json& root_;
   std::string_view label_;
   FolderIndex index_;
   std::map<std::string, size_t, std::less<>> shards_, components_;
-  std::set<std::string, std::less<>> matrices_, tensors_;
+  std::set<std::string, std::less<>> matrices_, tensors_, split_;
   std::map<std::string, int, std::less<>> n_refined_;  // refined matrix → how often it stands in give_back
 };
 
@@ -299,6 +310,7 @@ std::string folder_index_json(const FolderIndex& index) {
     matrices.push_back(std::move(entry));
   }
   root["give_back"] = index.give_back;
+  for (const SplitEntry& s : index.split) root["split"].push_back({{"name", s.name}, {"rows", s.n_rows}, {"pieces", s.n_pieces}});
   return with_index_sum(json_text(root));
 }
 

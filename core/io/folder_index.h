@@ -6,9 +6,10 @@
 //                    "needs": []}, …],
 //    "matrices":   [{"name": "….qkv_proj.weight", "format": "coded3", "refine": "coded2", "shape": [960, 576],
 //                    "rows": [["….q_proj.weight", 576], …]}, …],
-//    "give_back":  ["…"], "index_sha256": "…"}
+//    "give_back":  ["…"], "split": [{"name": "….embed_tokens.weight.planes", "rows": 262144, "pieces": 6}, …], "index_sha256": "…"}
 //
-// Shards and components stand in load order, the base before the refinement. index_sha256 ends the text and is the sum of all before it.
+// Shards and components stand in load order, the base before the refinement. "split" is there when a
+// tensor is. index_sha256 ends the text and is the sum of all before it.
 #pragma once
 
 #include <cstdint>
@@ -53,11 +54,19 @@ struct ShardEntry {
   std::string head_sha256;
 };
 
+/// A tensor that no shard could hold: pieces NAME#0 … of whole rows, in order.
+struct SplitEntry {
+  std::string name;
+  int64_t n_rows = 0;
+  int64_t n_pieces = 0;
+};
+
 struct FolderIndex {
   std::vector<MatrixEntry> matrices;
   std::vector<ComponentEntry> components;
   std::vector<ShardEntry> shards;
   std::vector<std::string> give_back;  // names of refined matrices, cheapest refinement first
+  std::vector<SplitEntry> split;
 
   /// Bytes of the shards that a load of these sets reads.
   uint64_t shard_bytes(PlaneSets sets) const;

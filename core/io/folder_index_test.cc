@@ -21,6 +21,7 @@ FolderIndex small_index() {
   index.matrices = {{"qkv", "coded3", "coded2", 96, 64, {{"q", 64}, {"k", 16}, {"v", 16}}},
                     {"embed", kRows8, "", 100, 64, {{"embed", 100}}}};
   index.give_back = {"qkv"};
+  index.split = {{"embed.rows8", 100, 3}};
   return index;
 }
 
@@ -60,6 +61,11 @@ TEST(FolderIndex, Refuses) {
     Code code = Code::kModelCorrupt;
   };
   const Row rows[] = {
+      {"/split", "{}", "its split is no list"},
+      {"/split/0/name", "\"\"", "its name is no text"},
+      {"/split/0/rows", "1", "its rows"},
+      {"/split/0/pieces", "1", "its pieces"},
+      {"/split/0/pieces", "70000", "its pieces"},
       {"/format", "\"other\"", "format: it is not"},
       {"/format", "3", "format: it is not"},
       {"/version", nullptr, "version"},

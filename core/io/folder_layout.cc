@@ -20,17 +20,6 @@ std::unexpected<Error> refuse(const std::string& what) {
   return err(Code::kArgumentInvalid, {{"what", what}, {"fix", "A model that another program can read has no such tensors."}});
 }
 
-Result<uint64_t> stored_bytes(const FolderTensor& tensor) {
-  const auto* type = std::ranges::find(kElementTypes, tensor.type, &ElementType::name);
-  if (type == std::end(kElementTypes)) return refuse("Tensor " + tensor.name + " has type " + tensor.type + ", which a folder cannot hold");
-  uint64_t n = type->n_bytes;
-  for (int i = 0; i < tensor.shape.rank(); ++i) {
-    if (tensor.shape[i] < 1 || __builtin_mul_overflow(n, uint64_t(tensor.shape[i]), &n) || n > uint64_t(1) << 60)
-      return refuse("Tensor " + tensor.name + " has shape " + tensor.shape.text());
-  }
-  return n;
-}
-
 /// At most so many bytes of a shard's head: the entry's punctuation, and numbers of up to 20 digits.
 uint64_t most_head_bytes(const FolderTensor& tensor) { return json_text(Json(tensor.name)).size() + 160; }
 constexpr uint64_t kHeadFrameBytes = 8 + 2 + 7;  // length field, braces, padding
@@ -44,6 +33,17 @@ struct Part {
 };
 
 }  // namespace
+
+Result<uint64_t> stored_bytes(const FolderTensor& tensor) {
+  const auto* type = std::ranges::find(kElementTypes, tensor.type, &ElementType::name);
+  if (type == std::end(kElementTypes)) return refuse("Tensor " + tensor.name + " has type " + tensor.type + ", which a folder cannot hold");
+  uint64_t n = type->n_bytes;
+  for (int i = 0; i < tensor.shape.rank(); ++i) {
+    if (tensor.shape[i] < 1 || __builtin_mul_overflow(n, uint64_t(tensor.shape[i]), &n) || n > uint64_t(1) << 60)
+      return refuse("Tensor " + tensor.name + " has shape " + tensor.shape.text());
+  }
+  return n;
+}
 
 Result<FolderLayout> FolderLayout::plan(std::vector<FolderTensor> tensors, uint64_t most_shard_bytes) {
   FolderLayout out;

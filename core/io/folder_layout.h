@@ -22,6 +22,9 @@ struct FolderTensor {
   bool is_refinement = false;
 };
 
+/// Errors: kArgumentInvalid when a folder cannot hold the type or the shape.
+Result<uint64_t> stored_bytes(const FolderTensor& tensor);
+
 class FolderLayout {
  public:
   struct Shard {
@@ -38,10 +41,9 @@ class FolderLayout {
 
   /// `tensors` in load order; base and refinement may alternate, since each set has shards of its own. A component stays in one shard and
   /// becomes parts ("layer_0.1", "layer_0.2", …) only when it alone would not fit one: at tensor borders, so a tensor that does not fit has
-  /// a larger shard to itself. A reader wants a tensor in one piece; only a huge embedding comes near. The refinement of "layer_0" is the
-  /// component "layer_0.refine" and needs all of "layer_0".
-  /// A tensor begins at a multiple of its element's bytes when the sizes before it allow: the format has no gaps.
-  /// Errors: kArgumentInvalid (a name twice, a component in two runs, a refinement of nothing, a shape out of bounds).
+  /// a larger shard to itself (io/split_tensors.h). The refinement of "layer_0" is the component "layer_0.refine" and needs all of
+  /// "layer_0". A tensor begins at a multiple of its element's bytes when the sizes before it allow: the format has no gaps. Errors:
+  /// kArgumentInvalid (a name twice, a component in two runs, a refinement of nothing, a shape out of bounds).
   static Result<FolderLayout> plan(std::vector<FolderTensor> tensors, uint64_t most_shard_bytes = 50'000'000);
 
   const std::vector<FolderTensor>& tensors() const { return tensors_; }

@@ -5,6 +5,7 @@
 // frame per awaited task.
 #pragma once
 
+#include <algorithm>
 #include <coroutine>
 #include <functional>
 #include <optional>
@@ -49,6 +50,8 @@ struct Loading::State {
 
   /// Enters in the cost that so many bytes are staged now.
   void stages(uint64_t n_bytes);
+  /// … or that so many are taken beside the tensors so far.
+  void holds(uint64_t n_bytes) { cost.most_bytes = std::max(cost.most_bytes, weight_bytes + n_bytes); }
   ~State();
 };
 

@@ -6,6 +6,7 @@
 #include "io/load_task.h"
 #include "io/plane_store.h"
 #include "io/safetensors.h"
+#include "io/split_tensors.h"
 
 namespace sb {
 namespace {
@@ -82,11 +83,10 @@ LoadTask<Status> read_shard(Loading::State& state, const FolderIndex& index, con
   co_return co_await read_tensors(state, std::move(from), take).in(state);
 }
 
-/// What becomes of a tensor of the file `label`.
-using TakeFrom = std::function<Status(const std::string& label, const TensorPlace& place, Block block)>;
-
 /// The shards in load order. All sizes are asked first: what is missing is better known before the download than after it.
-LoadTask<Status> read_shards(Loading::State& state, const FolderIndex& index, bool with_base, bool with_refinement, TakeFrom take) {
+LoadTask<Status> read_shards(Loading::State& state, const FolderIndex& index, bool with_base, bool with_refinement, TakeFrom take,
+                             bool keeps_bytes = true) {
+  PieceJoiner joiner(index, keeps_bytes, std::move(take), [&](uint64_t n_bytes) { state.holds(n_bytes); });
   for (const bool is_asking : {true, false}) {
     for (const ShardEntry& shard : index.shards) {
       if (!(shard.is_refinement ? with_refinement : with_base)) continue;
@@ -100,12 +100,12 @@ LoadTask<Status> read_shards(Loading::State& state, const FolderIndex& index, bo
           co_return err(Code::kModelCorrupt, {{"file", label}, {"place", place}, {"why", "the index says that it ends there"}});
         }
       } else {
-        auto pass = [&](const TensorPlace& place, Block block) { return take(label, place, std::move(block)); };
+        auto pass = [&](const TensorPlace& place, Block block) { return joiner.take(label, place, std::move(block)); };
         SB_CO_OK(co_await read_shard(state, index, shard, pass).in(state));
       }
     }
   }
-  co_return Status();
+  co_return joiner.finish(state.file);
 }
 
 TakeFrom into(WeightStore& weights) {
@@ -165,7 +165,7 @@ LoadTask<Result<ModelFiles>> verify_folder(Loading::State& state) {
     if (kinds.emplace(place.name, ArrayKind{place.dtype, place.shape}).second) return {};
     return err(Code::kModelCorrupt, {{"file", label}, {"place", "tensor " + place.name}, {"why", "the name occurs twice"}});
   };
-  SB_CO_OK(co_await read_shards(state, index, true, true, look).in(state));
+  SB_CO_OK(co_await read_shards(state, index, true, true, look, false).in(state));
   const FindArray find = [&](std::string_view name) -> std::optional<ArrayKind> {
     const auto kind = kinds.find(name);
     if (kind == kinds.end()) return std::nullopt;

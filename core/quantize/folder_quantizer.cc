@@ -4,10 +4,12 @@
 #include <cstring>
 
 #include "formats/decode.h"
+#include "io/split_tensors.h"
 
 namespace sb {
 namespace {
 
+constexpr uint64_t kHeadBytes = 1024;            // of a shard with one tensor, at most
 constexpr size_t kWriteBytes = size_t(4) << 20;  // of one write of tensors that are copied
 
 /// Formats that a mixed allocation chooses from.
@@ -183,17 +185,33 @@ uint64_t FolderQuantizer::bytes_as(const GroupPlan& group, const std::string& fo
   return imported == imports_.end() ? group_bytes(group, format) : import_bytes(group, imported->second);
 }
 
-void FolderQuantizer::add_tensor(const std::string& name, const char* type, Shape shape, const std::string& component, bool is_refinement) {
-  tensor_numbers_[name] = tensors_.size();
-  tensors_.push_back({name, type, shape, component, is_refinement});
+Status FolderQuantizer::add_tensor(const std::string& name, const char* type, Shape shape, const std::string& component,
+                                   bool is_refinement) {
+  const FolderTensor tensor{name, type, shape, component, is_refinement};
+  SB_TRY(const uint64_t n_bytes, stored_bytes(tensor));
+  if (n_bytes + kHeadBytes <= options_.shard_bytes || shape.rank() < 2 || shape[0] < 2) {
+    tensor_numbers_[name] = tensors_.size();
+    tensors_.push_back(tensor);
+    return {};
+  }
+  const int64_t n_rows = shape[0], most = std::max(int64_t(1), int64_t(options_.shard_bytes / 4 / (n_bytes / uint64_t(n_rows))));
+  const int64_t n_pieces = (n_rows + most - 1) / most;
+  for (int64_t i = 0; i < n_pieces; ++i) {
+    Shape rows = shape;
+    rows[0] = n_rows * (i + 1) / n_pieces - n_rows * i / n_pieces;
+    SB_OK(add_tensor(piece_name(name, i), type, rows, component, is_refinement));
+  }
+  split_.push_back({name, n_rows, n_pieces});
+  return {};
 }
 
-void FolderQuantizer::lay_out_import(const GroupPlan& group, const ImportedGroup& imported, const std::string& component) {
+Status FolderQuantizer::lay_out_import(const GroupPlan& group, const ImportedGroup& imported, const std::string& component) {
   const int64_t n = plane_rows(group.rows()), k = plane_columns(group.n_columns);
-  add_tensor(group.name + ".planes", "U32", {n, 2, k / 32}, component);
-  add_tensor(group.name + ".sv", imported.has_half_scales ? "F16" : "F32", {n}, component);
-  add_tensor(group.name + ".filter", "F32", {1, 2}, component);
+  SB_OK(add_tensor(group.name + ".planes", "U32", {n, 2, k / 32}, component));
+  SB_OK(add_tensor(group.name + ".sv", imported.has_half_scales ? "F16" : "F32", {n}, component));
+  SB_OK(add_tensor(group.name + ".filter", "F32", {1, 2}, component));
   matrices_.push_back(matrix_of(group, kImportFormat, ""));
+  return {};
 }
 
 void FolderQuantizer::write_import(const GroupPlan& group, const ImportedGroup& imported) {
@@ -205,11 +223,12 @@ void FolderQuantizer::write_import(const GroupPlan& group, const ImportedGroup& 
 
 Status FolderQuantizer::lay_out() {
   auto add_set = [&](const std::string& name, const PlaneCode& code, int64_t n, int64_t k, const std::string& component,
-                     bool is_refinement) {
-    add_tensor(name + ".planes", "U32", {n, code.n_planes, k / 32}, component, is_refinement);
-    add_tensor(name + ".sv", "F16", {n}, component, is_refinement);
-    add_tensor(name + ".c", "F16", {k}, component, is_refinement);
-    add_tensor(name + ".filter", "F32", {code.n_taps, code.n_planes}, component, is_refinement);
+                     bool is_refinement) -> Status {
+    SB_OK(add_tensor(name + ".planes", "U32", {n, code.n_planes, k / 32}, component, is_refinement));
+    SB_OK(add_tensor(name + ".sv", "F16", {n}, component, is_refinement));
+    SB_OK(add_tensor(name + ".c", "F16", {k}, component, is_refinement));
+    SB_OK(add_tensor(name + ".filter", "F32", {code.n_taps, code.n_planes}, component, is_refinement));
+    return {};
   };
   for (int64_t layer = -1; layer <= plan_.n_layers; ++layer) {
     const std::string component = component_of(layer, plan_.n_layers);
@@ -227,24 +246,24 @@ Status FolderQuantizer::lay_out() {
       const auto imported = imports_.find(group.name);
       uint64_t bytes = bytes_as(group, format);
       if (imported != imports_.end()) {
-        lay_out_import(group, imported->second, component);
+        SB_OK(lay_out_import(group, imported->second, component));
       } else if (format == "source") {
         for (size_t i = 0; i < group.tensors.size(); ++i)
-          add_tensor(group.tensors[i], "F16", {group.n_rows[i], group.n_columns}, component);
+          SB_OK(add_tensor(group.tensors[i], "F16", {group.n_rows[i], group.n_columns}, component));
       } else if (format == kRows8) {
         // Rows of blocks share nothing: each tensor is a matrix of its own.
         for (size_t i = 0; i < group.tensors.size(); ++i) {
           const std::string& tensor = group.tensors[i];
-          add_tensor(tensor + ".rows8", "U8", {group.n_rows[i], dtype_bytes(Dtype::kQ8_0, group.n_columns)}, component);
+          SB_OK(add_tensor(tensor + ".rows8", "U8", {group.n_rows[i], dtype_bytes(Dtype::kQ8_0, group.n_columns)}, component));
           matrices_.push_back({tensor, format, "", group.n_rows[i], group.n_columns, {{tensor, group.n_rows[i]}}});
         }
       } else {
         const int64_t n = plane_rows(group.rows()), k = plane_columns(group.n_columns);
         const std::string refine = is_embedding ? "" : formats_.refine;
-        add_set(group.name, plane_format(format)->code, n, k, component, false);
-        if (plane_hadamard(group.n_columns)) add_tensor(group.name + ".su", "U32", {k / 32}, component);
+        SB_OK(add_set(group.name, plane_format(format)->code, n, k, component, false));
+        if (plane_hadamard(group.n_columns)) SB_OK(add_tensor(group.name + ".su", "U32", {k / 32}, component));
         if (!refine.empty()) {
-          add_set(group.name + ".refine", plane_format(refine)->code, n, k, component, true);
+          SB_OK(add_set(group.name + ".refine", plane_format(refine)->code, n, k, component, true));
           const PlaneCode& code = plane_format(refine)->code;
           bytes += plane_set_bytes(code.n_planes, group.rows(), group.n_columns) + uint64_t(code.n_taps * code.n_planes) * 4;
         }
@@ -255,16 +274,16 @@ Status FolderQuantizer::lay_out() {
     }
     for (const KeptTensor& kept : plan_.kept) {
       if (kept.layer != layer) continue;
-      add_tensor(kept.name, kept_type(kept.view), kept.view.shape, component);
+      SB_OK(add_tensor(kept.name, kept_type(kept.view), kept.view.shape, component));
       weight_bytes_ += kept_bytes(kept.view);
     }
     // Llama 3's rope divisors: read by the family when it opens, part of no plan.
     if (layer < 0) {
       if (const WeightTensor* divisors = source_.weights->find("rope_freqs.weight"))
-        add_tensor(divisors->name, "F32", divisors->shape, component);
+        SB_OK(add_tensor(divisors->name, "F32", divisors->shape, component));
     }
   }
-  SB_TRY(FolderLayout layout, FolderLayout::plan(std::move(tensors_)));
+  SB_TRY(FolderLayout layout, FolderLayout::plan(std::move(tensors_), options_.shard_bytes));
   layout_ = std::make_unique<FolderLayout>(std::move(layout));
   sums_ = std::make_unique<FolderSums>(*layout_);
   for (const FolderLayout::Shard& shard : layout_->shards()) {
@@ -275,7 +294,17 @@ Status FolderQuantizer::lay_out() {
 }
 
 void FolderQuantizer::write_tensor(const std::string& name, std::span<const std::byte> bytes) {
-  const size_t number = tensor_numbers_.at(name);
+  if (const auto whole = tensor_numbers_.find(name); whole != tensor_numbers_.end()) return write_piece(whole->second, bytes);
+  const auto split = std::ranges::find(split_, name, &SplitEntry::name);
+  for (int64_t i = 0; i < split->n_pieces; ++i) {
+    const size_t number = tensor_numbers_.at(piece_name(name, i)), n = size_t(layout_->place(number).n_bytes);
+    write_piece(number, bytes.first(n));
+    bytes = bytes.subspan(n);
+  }
+  SB_ASSERT(bytes.empty());
+}
+
+void FolderQuantizer::write_piece(size_t number, std::span<const std::byte> bytes) {
   const FolderLayout::Place& place = layout_->place(number);
   SB_ASSERT(bytes.size() == place.n_bytes);
   sums_->add(number, bytes);
@@ -439,6 +468,7 @@ Status FolderQuantizer::close() {
   FolderIndex index = sums_->index();
   index.matrices = matrices_;
   index.give_back = give_back_order(refinements_);
+  index.split = split_;
   const std::string text = folder_index_json(index);
   auto write_text = [&](const std::string& file, const std::string& contents) {
     const auto bytes = std::as_bytes(std::span(contents));

@@ -26,12 +26,13 @@ struct FolderWrite {
 };
 
 struct FolderOptions {
-  std::string bits = "3";  // 2, 3, 4 (coded), mixed, or the name of a format
-  double bpw = 0;          // mixed: bits a weight of the whole model, embedding counted; 0: from n_bytes
-  uint64_t n_bytes = 0;    // mixed: of all weights
-  std::string embedding;   // format of embedding and head; "" chooses coded4, or inside the allocation when mixed
-  bool refine = false;     // a 2-bit base and a 2-bit refinement of every linear layer
-  std::string allocation;  // JSON {group: format}: taken as it is, no sensitivity run
+  std::string bits = "3";             // 2, 3, 4 (coded), mixed, or the name of a format
+  double bpw = 0;                     // mixed: bits a weight of the whole model, embedding counted; 0: from n_bytes
+  uint64_t n_bytes = 0;               // mixed: of all weights
+  std::string embedding;              // format of embedding and head; "" chooses coded4, or inside the allocation when mixed
+  uint64_t shard_bytes = 50'000'000;  // at most
+  bool refine = false;                // a 2-bit base and a 2-bit refinement of every linear layer
+  std::string allocation;             // JSON {group: format}: taken as it is, no sensitivity run
   int64_t context = 512;
   int64_t most_tokens = 0;  // of the calibration text; 0: all
   bool tune = false;        // scales and norms learn from the source once all is quantised
@@ -91,12 +92,14 @@ class FolderQuantizer {
   Status write_tuned();
   Status close();
   uint64_t bytes_as(const GroupPlan& group, const std::string& format) const;
-  void lay_out_import(const GroupPlan& group, const ImportedGroup& imported, const std::string& component);
+  Status lay_out_import(const GroupPlan& group, const ImportedGroup& imported, const std::string& component);
   void write_import(const GroupPlan& group, const ImportedGroup& imported);
-  void add_tensor(const std::string& name, const char* type, Shape shape, const std::string& component, bool is_refinement = false);
+  /// In pieces where it is larger than a shard.
+  Status add_tensor(const std::string& name, const char* type, Shape shape, const std::string& component, bool is_refinement = false);
   uint64_t source_sum() const;
   uint64_t options_sum() const;
   void write_tensor(const std::string& name, std::span<const std::byte> bytes);
+  void write_piece(size_t number, std::span<const std::byte> bytes);
 
   FolderSource source_;
   Device& device_;
@@ -117,6 +120,7 @@ class FolderQuantizer {
   std::unique_ptr<FolderLayout> layout_;
   std::unique_ptr<FolderSums> sums_;
   std::map<std::string, size_t> tensor_numbers_;
+  std::vector<SplitEntry> split_;
   std::vector<MatrixEntry> matrices_;
   std::vector<RefinementValue> refinements_;
   std::deque<FolderWrite> writes_;

@@ -147,6 +147,34 @@ TEST_P(QuantizeFamily, BaseAloneIsAModelAndTheRefinementABetterOne) {
   EXPECT_EQ(loss(*base.graph).kl, base_kl);
 }
 
+// A base is the model that quantising to its bits makes, byte for byte: the refinement costs it nothing.
+TEST_P(QuantizeFamily, ABaseIsWhatItWouldBeAlone) {
+  FolderOptions options;
+  options.bits = "2";
+  const Host alone = quantise(options);
+  options.refine = true;
+  const Host refined = quantise(options);
+  for (const auto& [name, bytes] : alone.files) {
+    if (name.starts_with("base-")) EXPECT_EQ(bytes, refined.files.at(name)) << name;
+  }
+}
+
+// Tensors larger than a shard lie in pieces and come back whole.
+TEST_P(QuantizeFamily, NoShardIsLargerThanAllowed) {
+  FolderOptions options;
+  options.refine = true;
+  const double in_one = loss(*open(quantise(options).load(Loading::folder("made"))).graph).kl;
+  options.shard_bytes = 8192;
+  Host folder = quantise(options);
+  EXPECT_NE(folder.files.at(kFolderIndexFile).find("\"split\""), std::string::npos);
+  for (const auto& [name, bytes] : folder.files) {
+    if (name.ends_with(".safetensors")) EXPECT_LE(bytes.size(), options.shard_bytes) << name;
+  }
+  EXPECT_EQ(loss(*open(folder.load(Loading::folder("made"))).graph).kl, in_one);
+  EXPECT_TRUE(folder.load(Loading::verify("made")));
+  EXPECT_TRUE(folder.load(Loading::shapes("made", Container::kFolder)));
+}
+
 TEST_P(QuantizeFamily, MixedKeepsItsBudget) {
   FolderOptions options;
   options.bits = "mixed";
