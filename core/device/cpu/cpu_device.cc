@@ -112,11 +112,13 @@ class Lowering {
       touched.push_back({cache_at_ + 2 * op->layer, cache_at_ + 2 * op->layer + 2, false});
     }
     if (packed_bytes(table_, *p_.plan, node) > 0) {
-      // Packed once for all who read it; matrices of planes have a rotation of their own.
-      const PlaneMatrix* planes = p_.value(node.inputs[1]).weight.planes;
-      if (packed_value_ != node.inputs[0] || packed_for_ != planes) {
+      // Packed once for all who read it in one form; matrices of planes have a rotation of their own.
+      const TensorView& weight = p_.value(node.inputs[1]).weight;
+      const PackedForm form = table_.packed_form(weight, p_.plan->values()[size_t(node.inputs[0])].shape[0]);
+      if (packed_value_ != node.inputs[0] || packed_form_ != form || packed_for_ != weight.planes) {
         packed_value_ = node.inputs[0];
-        packed_for_ = planes;
+        packed_form_ = form;
+        packed_for_ = weight.planes;
         turn_ ^= 1;
         CpuStep pack{table_.pack, {packed_value_, node.inputs[1], -1, -1}, -1, packed_place()};
         pack.step.op = &node.op;
@@ -152,6 +154,7 @@ class Lowering {
   const KernelTable& table_;
   std::vector<Range> open_;  // touched since the threads last met
   int32_t packed_value_ = -1;
+  PackedForm packed_form_ = PackedForm::kNone;
   const PlaneMatrix* packed_for_ = nullptr;
   int64_t packed_at_ = 0, packed_bytes_ = 0, cache_at_ = 0;
   int turn_ = 0;
