@@ -18,7 +18,9 @@ struct Embed {
   bool by_position = false;
 };
 /// y = x · Wᵀ (+ bias).  x [T, K], W [N, K] of any stored type, bias [N] → [T, N]
-struct MatMul {};
+struct MatMul {
+  bool exact = false;  // float32 throughout; else a device may round the activations of many tokens to 8 bits with a scale per 32
+};
 /// y = x / sqrt(mean(x²) + eps) · (offset + g), over runs of `width` = |g| elements.  Zhang & Sennrich 2019.  x [T, D], g [width]
 struct RmsNorm {
   float eps = 1e-6f;

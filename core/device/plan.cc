@@ -58,6 +58,12 @@ Ref Plan::input(std::string name, int64_t width) {
   return ref;
 }
 
+void Plan::make_exact() {
+  for (Node& node : nodes_) {
+    if (MatMul* op = std::get_if<MatMul>(&node.op)) op->exact = true;
+  }
+}
+
 void Plan::replace_weight(int32_t index, const TensorView& view) {
   Value& v = values_[size_t(index)];
   SB_ASSERT(v.kind == ValueKind::kWeight && v.shape == view.shape);

@@ -71,6 +71,8 @@ class Plan {
   Ref columns(Ref x, int64_t first, int64_t n);
   /// Adds a node; `shape` is its output's, rank 0 for none. Called by ops/, which have checked the inputs.
   Ref add(Op op, std::initializer_list<Ref> inputs, Shape shape);
+  /// All products of matrices so far are exact.
+  void make_exact();
   /// Puts another tensor of the same shape in a weight's place.
   void replace_weight(int32_t index, const TensorView& view);
   /// Keeps the nodes [begin, end) and no others. The activations `given`, made by earlier ones, come from outside as "given.0" …; outputs

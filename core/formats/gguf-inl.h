@@ -25,13 +25,14 @@ inline U8x16 fifth_bits(const uint8_t* bits) {
 }
 
 /// A block type. codes(): the 32 weights' bytes. kHasMin says that m is used. Types whose halves differ (kSplit) have scales(), the others
-/// pair(): d and m in lanes 0 and 1, in one vector so that both are converted and multiplied at once.
+/// pair(): d and m in lanes 0 and 1, in one vector so that both are converted and multiplied at once. Codes are kLowest … kHighest.
 template <Dtype>
 struct GroupDecoder;
 
 template <>
 struct GroupDecoder<Dtype::kQ4_0> {  // f16 d, 16 × two nibbles
   static constexpr bool kHasMin = false, kSplit = false;
+  static constexpr int kLowest = -8, kHighest = 7;
   static void codes(const uint8_t* row, int64_t g, I8x16& low, I8x16& high) {
     const uint8_t* block = row + g * 18;
     U8x16 q = bytes_at(block + 2);
@@ -44,6 +45,7 @@ struct GroupDecoder<Dtype::kQ4_0> {  // f16 d, 16 × two nibbles
 template <>
 struct GroupDecoder<Dtype::kQ4_1> {  // f16 d, f16 m, 16 × two nibbles
   static constexpr bool kHasMin = true, kSplit = false;
+  static constexpr int kLowest = 0, kHighest = 15;
   static void codes(const uint8_t* row, int64_t g, I8x16& low, I8x16& high) {
     const uint8_t* block = row + g * 20;
     U8x16 q = bytes_at(block + 4);
@@ -56,6 +58,7 @@ struct GroupDecoder<Dtype::kQ4_1> {  // f16 d, f16 m, 16 × two nibbles
 template <>
 struct GroupDecoder<Dtype::kQ5_0> {  // f16 d, 32 fifth bits, 16 × two nibbles
   static constexpr bool kHasMin = false, kSplit = false;
+  static constexpr int kLowest = -16, kHighest = 15;
   static void codes(const uint8_t* row, int64_t g, I8x16& low, I8x16& high) {
     const uint8_t* block = row + g * 22;
     U8x16 q = bytes_at(block + 6);
@@ -68,6 +71,7 @@ struct GroupDecoder<Dtype::kQ5_0> {  // f16 d, 32 fifth bits, 16 × two nibbles
 template <>
 struct GroupDecoder<Dtype::kQ5_1> {  // f16 d, f16 m, 32 fifth bits, 16 × two nibbles
   static constexpr bool kHasMin = true, kSplit = false;
+  static constexpr int kLowest = 0, kHighest = 31;
   static void codes(const uint8_t* row, int64_t g, I8x16& low, I8x16& high) {
     const uint8_t* block = row + g * 24;
     U8x16 q = bytes_at(block + 8);
@@ -80,6 +84,7 @@ struct GroupDecoder<Dtype::kQ5_1> {  // f16 d, f16 m, 32 fifth bits, 16 × two n
 template <>
 struct GroupDecoder<Dtype::kQ8_0> {  // f16 d, 32 × i8
   static constexpr bool kHasMin = false, kSplit = false;
+  static constexpr int kLowest = -128, kHighest = 127;
   static void codes(const uint8_t* row, int64_t g, I8x16& low, I8x16& high) {
     const uint8_t* block = row + g * 34;
     low = load<I8x16>(block + 2);
@@ -91,6 +96,7 @@ struct GroupDecoder<Dtype::kQ8_0> {  // f16 d, 32 × i8
 template <>
 struct GroupDecoder<Dtype::kQ2_K> {  // 16 × (4-bit scale, 4-bit min), 64 × four 2-bit, f16 d, f16 dmin
   static constexpr bool kHasMin = true, kSplit = true;
+  static constexpr int kLowest = 0, kHighest = 3;
   static void codes(const uint8_t* row, int64_t g, I8x16& low, I8x16& high) {
     const uint8_t* block = row + g / 8 * 84;
     const int j = int(g % 8), shift = 2 * (j % 4);
@@ -109,6 +115,7 @@ struct GroupDecoder<Dtype::kQ2_K> {  // 16 × (4-bit scale, 4-bit min), 64 × fo
 template <>
 struct GroupDecoder<Dtype::kQ3_K> {  // 32 × third bits, 64 × four 2-bit, 16 × 6-bit scales, f16 d
   static constexpr bool kHasMin = false, kSplit = true;
+  static constexpr int kLowest = -4, kHighest = 3;
   static void codes(const uint8_t* row, int64_t g, I8x16& low, I8x16& high) {
     const uint8_t* block = row + g / 8 * 110;
     const int j = int(g % 8), shift = 2 * (j % 4);
@@ -148,6 +155,7 @@ inline F32x4 k_pair(const uint8_t* block, int j) {
 template <>
 struct GroupDecoder<Dtype::kQ4_K> {  // f16 d, f16 dmin, 8 × (6-bit scale, 6-bit min), 128 × two nibbles
   static constexpr bool kHasMin = true, kSplit = false;
+  static constexpr int kLowest = 0, kHighest = 15;
   static void codes(const uint8_t* row, int64_t g, I8x16& low, I8x16& high) {
     const uint8_t* block = row + g / 8 * 144;
     const int j = int(g % 8), shift = 4 * (j % 2);
@@ -161,6 +169,7 @@ struct GroupDecoder<Dtype::kQ4_K> {  // f16 d, f16 dmin, 8 × (6-bit scale, 6-bi
 template <>
 struct GroupDecoder<Dtype::kQ5_K> {  // f16 d, f16 dmin, 8 × (6-bit scale, 6-bit min), 32 × fifth bits, 128 × two nibbles
   static constexpr bool kHasMin = true, kSplit = false;
+  static constexpr int kLowest = 0, kHighest = 31;
   static void codes(const uint8_t* row, int64_t g, I8x16& low, I8x16& high) {
     const uint8_t* block = row + g / 8 * 176;
     const int j = int(g % 8), shift = 4 * (j % 2);
@@ -174,6 +183,7 @@ struct GroupDecoder<Dtype::kQ5_K> {  // f16 d, f16 dmin, 8 × (6-bit scale, 6-bi
 template <>
 struct GroupDecoder<Dtype::kQ6_K> {  // 128 × two nibbles, 64 × four 2-bit, 16 × i8 scales, f16 d
   static constexpr bool kHasMin = false, kSplit = true;
+  static constexpr int kLowest = -32, kHighest = 31;
   static void codes(const uint8_t* row, int64_t g, I8x16& low, I8x16& high) {
     const uint8_t* block = row + g / 8 * 210;
     const int j = int(g % 8), quarter = j % 4;

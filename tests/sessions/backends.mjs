@@ -22,7 +22,8 @@ export function openBackend(name, options) {
   return name === 'node' ? openNode(options) : openBrowser(name, options);
 }
 
-const presetOf = ({ wasm, threads }) => ({ ...(wasm ? { wasm } : {}), ...(threads === undefined ? {} : { threads }) });
+// Scripts compare with answers in float32, and so are exact unless they say otherwise.
+const presetOf = ({ wasm, threads }) => ({ exact: true, ...(wasm ? { wasm } : {}), ...(threads === undefined ? {} : { threads }) });
 const onDisk = (places) => (place, file) => join(places[place], file);
 
 async function openNative({ program = join(root, 'build/release/apps/cli/subbyte'), threads, places }) {
@@ -44,7 +45,7 @@ async function openNative({ program = join(root, 'build/release/apps/cli/subbyte
       new Promise((resolve, reject) => {
         if (why) return reject(new Error(why));
         waiting.push({ resolve, reject });
-        const preset = request.op === 'load' && threads !== undefined ? { engine: { threads, ...request.engine } } : {};
+        const preset = request.op === 'load' ? { engine: { ...presetOf({ threads }), ...request.engine } } : {};
         child.stdin.write(`${JSON.stringify({ ...request, ...preset })}\n`);
       }),
     async close() {

@@ -70,16 +70,22 @@ class CpuProgram final : public Program {
   std::byte* arena = nullptr;  // what the steps are bound to
 };
 
-/// Bytes of a node's packed input; 0 where it reads it as it is.
-int64_t packed_bytes(const KernelTable& table, const Plan& plan, const Node& node) {
-  if (!table.pack || !std::holds_alternative<MatMul>(node.op)) return 0;
-  const Shape& x = plan.values()[size_t(node.inputs[0])].shape;
-  return (table.packed_bytes(plan.values()[size_t(node.inputs[1])].weight, x[0], x[1]) + 63) / 64 * 64;
+/// What a node's input is packed into.
+PackedForm packed_form(const KernelTable& table, const Plan& plan, const Node& node, bool exact) {
+  const MatMul* op = std::get_if<MatMul>(&node.op);
+  if (!table.pack || !op) return PackedForm::kNone;
+  const int64_t n_tokens = plan.values()[size_t(node.inputs[0])].shape[0];
+  return table.packed_form(plan.values()[size_t(node.inputs[1])].weight, n_tokens, exact || op->exact);
 }
 
-int64_t most_packed_bytes(const KernelTable& table, const Plan& plan) {
+int64_t most_packed_bytes(const KernelTable& table, const Plan& plan, bool exact) {
   int64_t most = 0;
-  for (const Node& node : plan.nodes()) most = std::max(most, packed_bytes(table, plan, node));
+  for (const Node& node : plan.nodes()) {
+    const PackedForm form = packed_form(table, plan, node, exact);
+    if (form == PackedForm::kNone) continue;
+    const Shape& x = plan.values()[size_t(node.inputs[0])].shape;
+    most = std::max(most, (table.packed_bytes(form, plan.values()[size_t(node.inputs[1])].weight, x[0], x[1]) + 63) / 64 * 64);
+  }
   return most;
 }
 
@@ -92,7 +98,7 @@ class Lowering {
   Lowering(CpuProgram& program, const KernelTable& table) : p_(program), table_(table) {}
 
   void run() {
-    packed_bytes_ = most_packed_bytes(table_, *p_.plan);
+    packed_bytes_ = most_packed_bytes(table_, *p_.plan, false);
     packed_at_ = p_.layout.n_bytes;
     cache_at_ = p_.n_arena_bytes = packed_at_ + kPackedPlaces * packed_bytes_;
     for (const Node& node : p_.plan->nodes()) lower(node);
@@ -111,12 +117,13 @@ class Lowering {
     } else if (const Attention* op = std::get_if<Attention>(&node.op)) {
       touched.push_back({cache_at_ + 2 * op->layer, cache_at_ + 2 * op->layer + 2, false});
     }
-    if (packed_bytes(table_, *p_.plan, node) > 0) {
-      // Packed once for all who read it; matrices of planes have a rotation of their own.
-      const PlaneMatrix* planes = p_.value(node.inputs[1]).weight.planes;
-      if (packed_value_ != node.inputs[0] || packed_for_ != planes) {
+    if (const PackedForm form = packed_form(table_, *p_.plan, node, false); form != PackedForm::kNone) {
+      // Packed once for all who read it in one form; matrices of planes have a rotation of their own.
+      const TensorView& weight = p_.value(node.inputs[1]).weight;
+      if (packed_value_ != node.inputs[0] || packed_form_ != form || packed_for_ != weight.planes) {
         packed_value_ = node.inputs[0];
-        packed_for_ = planes;
+        packed_form_ = form;
+        packed_for_ = weight.planes;
         turn_ ^= 1;
         CpuStep pack{table_.pack, {packed_value_, node.inputs[1], -1, -1}, -1, packed_place()};
         pack.step.op = &node.op;
@@ -152,6 +159,7 @@ class Lowering {
   const KernelTable& table_;
   std::vector<Range> open_;  // touched since the threads last met
   int32_t packed_value_ = -1;
+  PackedForm packed_form_ = PackedForm::kNone;
   const PlaneMatrix* packed_for_ = nullptr;
   int64_t packed_at_ = 0, packed_bytes_ = 0, cache_at_ = 0;
   int turn_ = 0;
@@ -159,7 +167,8 @@ class Lowering {
 
 class CpuDevice final : public Device {
  public:
-  CpuDevice(const KernelTable& table, int threads) : table_(table), pool_(threads), barrier_(pool_.size()) {}
+  CpuDevice(const KernelTable& table, int threads, bool is_exact)
+      : table_(table), pool_(threads), barrier_(pool_.size()), is_exact_(is_exact) {}
 
   std::string_view name() const override { return "cpu"; }
   std::string describe() const override {
@@ -167,14 +176,16 @@ class CpuDevice final : public Device {
     j["device"] = "cpu";
     j["isa"] = table_.isa;
     j["threads"] = pool_.size();
+    j["exact"] = is_exact_;
     return json_text(j);
   }
 
   int n_threads() const override { return pool_.size(); }
-  Result<std::unique_ptr<Device>> twin(int n_threads) const override { return std::make_unique<CpuDevice>(table_, n_threads); }
+  Result<std::unique_ptr<Device>> twin(int n_threads) const override { return std::make_unique<CpuDevice>(table_, n_threads, is_exact_); }
 
   Result<std::unique_ptr<Program>> compile(std::unique_ptr<Plan> plan) override {
     SB_OK(plan->finish());
+    if (is_exact_) plan->make_exact();
     auto program = std::make_unique<CpuProgram>();
     program->layout = plan_arena(*plan);
     program->plan = std::move(plan);
@@ -193,7 +204,7 @@ class CpuDevice final : public Device {
   }
 
   RunBytes measure(const Plan& plan, int64_t context) const override {
-    const int64_t packed = kPackedPlaces * most_packed_bytes(table_, plan);
+    const int64_t packed = kPackedPlaces * most_packed_bytes(table_, plan, is_exact_);
     return {uint64_t(plan_arena(plan).n_bytes + packed), uint64_t(scratch_stride(plan, context)) * uint64_t(pool_.size())};
   }
 
@@ -272,6 +283,7 @@ class CpuDevice final : public Device {
   const KernelTable& table_;
   ThreadPool pool_;
   SpinBarrier barrier_;
+  bool is_exact_;
   Block arena_, scratch_;
   int64_t scratch_stride_ = 0;  // bytes of scratch a thread
 };
@@ -290,7 +302,7 @@ Result<std::unique_ptr<Device>> make_cpu_device(const CpuOptions& options) {
   std::string here;
   for (const KernelTable* table : kernel_tables()) {
     if (options.isa == "auto" || options.isa == table->isa) {
-      return std::make_unique<CpuDevice>(*table, options.threads > 0 ? options.threads : default_threads());
+      return std::make_unique<CpuDevice>(*table, options.threads > 0 ? options.threads : default_threads(), options.exact);
     }
     here += here.empty() ? table->isa : std::string(", ") + table->isa;
   }

@@ -51,12 +51,22 @@ inline constexpr int64_t kFewTokens = 3;
 /// Attention works on this many query rows (tokens × heads of one group) at a time; each has a row of scores in scratch.
 inline constexpr int64_t kAttentionRows = 16;
 
+/// What a matmul's input is packed into. Matmuls that read one value in one form share the packing; tables belong to a matrix of planes.
+enum class PackedForm : uint8_t {
+  kNone,    // read as it is
+  kRows,    // PackedRow
+  kPanels,  // float32, tokens as lanes
+  kTiles,   // bytes with a scale per 32, tokens as lanes
+  kTables,  // signed sums of four inputs, for planes
+};
+
 struct KernelTable {
   const char* isa;
   Kernel by_op[kOpCount];
   Kernel pack;  // of a matmul's node: views.in[0] → packed, in the form that its weight in[1] wants
-  /// Bytes of that form for x [T, K]; 0 where the matmul reads x as it is.
-  int64_t (*packed_bytes)(const TensorView& weight, int64_t n_tokens, int64_t k);
+  /// Bytes of a form for x [T, K].
+  int64_t (*packed_bytes)(PackedForm form, const TensorView& weight, int64_t n_tokens, int64_t k);
+  PackedForm (*packed_form)(const TensorView& weight, int64_t n_tokens, bool exact);
   int64_t (*scratch_bytes)(const Plan& plan, int64_t context);  // a thread, for any step of the plan
 };
 

@@ -37,6 +37,7 @@ typedef int16_t I16 __attribute__((vector_size(4 * kLanes)));       // 2 · kLan
 typedef uint16_t U16half __attribute__((vector_size(2 * kLanes)));  // kLanes
 typedef uint16_t U16 __attribute__((vector_size(4 * kLanes)));      // 2 · kLanes
 typedef uint8_t U8 __attribute__((vector_size(4 * kLanes)));        // 4 · kLanes
+typedef int8_t I8 __attribute__((vector_size(4 * kLanes)));         // 4 · kLanes
 typedef int8_t I8lanes __attribute__((vector_size(kLanes)));        // kLanes
 typedef uint8_t U8lanes __attribute__((vector_size(kLanes)));       // kLanes
 typedef int8_t I8x16 __attribute__((vector_size(16)));
@@ -133,6 +134,54 @@ inline U8 lookup(U8 table, U8 index) {
   return U8(vqtbl1q_u8(uint8x16_t(table), uint8x16_t(index)));
 #endif
 }
+
+// Products of bytes, w without a sign and x in −127 … 127, four to a 32-bit lane. ByteSums are what an instruction set adds up best;
+// wide_sums() makes 32-bit lanes of them. Where kDotsAreWide, any number of products of 8 bits fits; elsewhere pairs of them add up in
+// 16-bit lanes, and the caller sees that they fit.
+#if defined(__AVX512VNNI__)
+inline constexpr bool kDotsAreWide = true;
+typedef I32 ByteSums;
+inline ByteSums dot_bytes(U8 w, I8 x, ByteSums sums) { return I32(_mm512_dpbusd_epi32(__m512i(sums), __m512i(w), __m512i(x))); }
+inline I32 wide_sums(ByteSums sums) { return sums; }
+#elif defined(__wasm_simd128__) && !defined(__wasm_relaxed_simd__)
+inline constexpr bool kDotsAreWide = true;
+struct ByteSums {
+  I32 first, second;  // of the vector's halves: two sums of two products a lane of the result
+};
+inline ByteSums dot_bytes(U8 w, I8 x, ByteSums sums) {
+  return {sums.first + I32(wasm_i32x4_dot_i16x8(wasm_u16x8_extend_low_u8x16(v128_t(w)), wasm_i16x8_extend_low_i8x16(v128_t(x)))),
+          sums.second + I32(wasm_i32x4_dot_i16x8(wasm_u16x8_extend_high_u8x16(v128_t(w)), wasm_i16x8_extend_high_i8x16(v128_t(x))))};
+}
+inline I32 wide_sums(const ByteSums& sums) {
+  return __builtin_shufflevector(sums.first, sums.second, 0, 2, 4, 6) + __builtin_shufflevector(sums.first, sums.second, 1, 3, 5, 7);
+}
+#else
+inline constexpr bool kDotsAreWide = false;
+typedef I16 ByteSums;
+inline ByteSums dot_bytes(U8 w, I8 x, ByteSums sums) {
+#if defined(__wasm_relaxed_simd__)
+  return sums + I16(wasm_i16x8_relaxed_dot_i8x16_i7x16(v128_t(x), v128_t(w)));
+#elif defined(__AVX2__)
+  return sums + I16(_mm256_maddubs_epi16(__m256i(w), __m256i(x)));
+#elif defined(__SSSE3__)
+  return sums + I16(_mm_maddubs_epi16(__m128i(w), __m128i(x)));
+#elif defined(__ARM_NEON)
+  const int8x16_t a = int8x16_t(w), b = int8x16_t(x);  // w has at most seven bits
+  return sums + I16(vpaddq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)), vmull_high_s8(a, b)));
+#endif
+}
+inline I32 wide_sums(ByteSums sums) {
+#if defined(__wasm_relaxed_simd__)
+  return I32(wasm_i32x4_extadd_pairwise_i16x8(v128_t(sums)));
+#elif defined(__AVX2__)
+  return I32(_mm256_madd_epi16(__m256i(sums), _mm256_set1_epi16(1)));
+#elif defined(__SSSE3__)
+  return I32(_mm_madd_epi16(__m128i(sums), _mm_set1_epi16(1)));
+#elif defined(__ARM_NEON)
+  return I32(vpaddlq_s16(int16x8_t(sums)));
+#endif
+}
+#endif
 
 /// 32 signed bytes as 16-bit lanes.
 struct Group {

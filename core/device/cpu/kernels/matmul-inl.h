@@ -1,5 +1,5 @@
 // The matmul over every stored type. Few tokens: the weights are read where they lie, 32 at a time, and met with 16-bit activations.
-// Many tokens: a tile of rows is unpacked once to float32 and met with all tokens (panels-inl.h).
+// Many tokens: a tile of rows is unpacked once, to bytes (tiles-inl.h) or to float32 (panels-inl.h), and met with all tokens.
 #pragma once
 
 #include <algorithm>
@@ -8,6 +8,7 @@
 #include "device/cpu/kernel.h"
 #include "device/cpu/kernels/panels-inl.h"
 #include "device/cpu/kernels/planes-inl.h"
+#include "device/cpu/kernels/tiles-inl.h"
 #include "device/cpu/simd.h"
 #include "formats/gguf-inl.h"
 
@@ -162,17 +163,20 @@ void unpack_rows(const TensorView& w, int64_t row0, int64_t n_rows, int64_t firs
   for (int64_t r = 0; r < n_rows; ++r) kUnpackRow(w.row_bytes_at(row0 + r), first, n, to + r * kTileColumns);
 }
 
-/// The kernels of one stored type.
+/// The kernels of one stored type. Many tokens meet in bytes where the type's codes allow it, else in float32.
 struct MatmulRow {
   void (*few[kFewTokens])(const Step&, const Worker&);  // by tokens − 1
   Unpack unpack;
+  TileKernels tiles;  // none where bytes do not fit, or are not asked for
 };
 template <Dtype D>
 constexpr MatmulRow matmul_row() {
-  if constexpr (dtype_row(D).block > 1) {
-    return {{few_tokens<D, 1>, few_tokens<D, 2>, few_tokens<D, 3>}, unpack_rows<unpack<D>>};
+  if constexpr (tiles_fit<D>()) {
+    return {{few_tokens<D, 1>, few_tokens<D, 2>, few_tokens<D, 3>}, unpack_rows<unpack<D>>, tile_kernels<D>()};
+  } else if constexpr (dtype_row(D).block > 1) {
+    return {{few_tokens<D, 1>, few_tokens<D, 2>, few_tokens<D, 3>}, unpack_rows<unpack<D>>, {}};
   } else if constexpr (D != Dtype::kI32 && D != Dtype::kU8 && D != Dtype::kPlanes) {
-    return {{few_tokens_plain<1>, few_tokens_plain<2>, few_tokens_plain<3>}, unpack_rows<unpack_plain<D>>};
+    return {{few_tokens_plain<1>, few_tokens_plain<2>, few_tokens_plain<3>}, unpack_rows<unpack_plain<D>>, {}};
   } else {
     return {};
   }
@@ -184,33 +188,65 @@ inline constexpr MatmulRow kMatmulRows[] = {
 #undef SB_ROW
 };
 
+/// What a matmul makes of its input before it multiplies.
+inline PackedForm packed_form(const TensorView& weight, int64_t n_tokens, bool exact) {
+  if (weight.planes) return PackedForm::kTables;
+  if (n_tokens > kFewTokens) return kMatmulRows[size_t(weight.dtype)].tiles.unpack && !exact ? PackedForm::kTiles : PackedForm::kPanels;
+  return dtype_row(weight.dtype).block > 1 ? PackedForm::kRows : PackedForm::kNone;
+}
+
+inline PackedForm form_of(const Step& step) {
+  return packed_form(step.views.in[1], step.views.in[0].shape[0], std::get<MatMul>(*step.op).exact);
+}
+
 inline void matmul(const Step& step, const Scalars&, const Worker& worker) {
-  if (step.views.in[1].planes) return planes_matmul(step, worker);
-  const MatmulRow& row = kMatmulRows[size_t(step.views.in[1].dtype)];
+  const TensorView& weight = step.views.in[1];
   const int64_t n_tokens = step.views.in[0].shape[0];
-  if (n_tokens <= kFewTokens) {
-    row.few[n_tokens - 1](step, worker);
-  } else {
-    many_tokens(step, worker, row.unpack);
+  if (weight.planes) return planes_matmul(step, worker);
+  const MatmulRow& row = kMatmulRows[size_t(weight.dtype)];
+  if (n_tokens <= kFewTokens) return row.few[n_tokens - 1](step, worker);
+  if (form_of(step) == PackedForm::kTiles) return many_tokens_bytes(step, worker, row.tiles);
+  many_tokens(step, worker, row.unpack);
+}
+
+inline int64_t packed_bytes(PackedForm form, const TensorView& weight, int64_t n_tokens, int64_t k) {
+  switch (form) {
+    case PackedForm::kNone:
+      return 0;
+    case PackedForm::kRows:
+      return n_tokens * PackedRow::n_bytes(k);
+    case PackedForm::kPanels:
+      return panel_floats(n_tokens, k) * 4;
+    case PackedForm::kTiles:
+      return packed_tile_bytes(n_tokens, k);
+    case PackedForm::kTables:
+      return packed_plane_bytes(*weight.planes, n_tokens);
   }
 }
 
-inline int64_t packed_bytes(const TensorView& weight, int64_t n_tokens, int64_t k) {
-  if (weight.planes) return packed_plane_bytes(*weight.planes, n_tokens);
-  if (n_tokens > kFewTokens) return panel_floats(n_tokens, k) * 4;
-  return dtype_row(weight.dtype).block > 1 ? n_tokens * PackedRow::n_bytes(k) : 0;
-}
-
-inline void pack(const Step& step, const Scalars&, const Worker& worker) {
+inline void pack_rows(const Step& step, const Worker& worker) {
   const TensorView& x = step.views.in[0];
-  if (step.views.in[1].planes) return pack_planes(step, worker);
-  if (x.shape[0] > kFewTokens) return pack_panels(step, worker);
   const int64_t k = x.shape[1];
   int64_t begin, end;  // over all rows' groups
   worker.share(x.shape[0] * (k / 32), 8, begin, end);
   for (int64_t i = begin; i < end; ++i) {
     const int64_t t = i / (k / 32), g = i % (k / 32);
     pack_group(x.row<float>(t) + g * 32, PackedRow::at(step.packed, t, k), g);
+  }
+}
+
+inline void pack(const Step& step, const Scalars&, const Worker& worker) {
+  switch (form_of(step)) {
+    case PackedForm::kNone:
+      return;
+    case PackedForm::kRows:
+      return pack_rows(step, worker);
+    case PackedForm::kPanels:
+      return pack_panels(step, worker);
+    case PackedForm::kTiles:
+      return pack_tiles(step, worker);
+    case PackedForm::kTables:
+      return pack_planes(step, worker);
   }
 }
 

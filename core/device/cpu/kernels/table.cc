@@ -11,7 +11,7 @@ namespace sb::SB_ISA {
 namespace {
 
 int64_t scratch_bytes(const Plan& plan, int64_t context) {
-  int64_t n = ManyScratch::n_floats(plan.n_tokens()) * 4;
+  int64_t n = std::max(ManyScratch::n_floats(plan.n_tokens()) * 4, TileScratch::n_bytes(plan.n_tokens()));
   for (const Node& node : plan.nodes()) {
     if (std::holds_alternative<MatMul>(node.op)) {
       const PlaneMatrix* planes = plan.values()[size_t(node.inputs[1])].weight.planes;
@@ -31,6 +31,7 @@ constexpr KernelTable kTable = {
     {embed, matmul, rms_norm, layer_norm, rope_table, rope, cache_write, attention, glu, activate, add, softcap, last_row},
     pack,
     packed_bytes,
+    packed_form,
     scratch_bytes,
 };
 
