@@ -18,7 +18,9 @@ ProgressBar::ProgressBar(std::string what) : what_(std::move(what)), began_(seco
 void ProgressBar::show(double fraction, std::optional<double> seconds_left) {
   if (!isatty(2) && fraction < next_) return;
   next_ = fraction + 0.02;
-  const double passed = seconds() - began_, left = seconds_left.value_or(fraction > 0.01 ? passed / fraction * (1 - fraction) : -1);
+  if (first_ < 0) first_ = fraction;  // not 0 where an earlier run's work is gone on with
+  const double passed = seconds() - began_, made = fraction - first_;
+  const double left = seconds_left.value_or(made > 0.01 ? passed / made * (1 - fraction) : -1);
   std::string bar(size_t(std::lround(fraction * 30)), '#');
   bar.resize(30, '.');
   std::fprintf(stderr, "%s%-12s [%s] %3d %%  %s%s", isatty(2) ? "\r" : "", what_.c_str(), bar.c_str(), int(fraction * 100),

@@ -15,7 +15,7 @@ class ProgressBar {
 
  private:
   std::string what_;
-  double began_, next_ = 0;  // seconds; the next fraction to print where there is no terminal
+  double began_, first_ = -1, next_ = 0;  // seconds; the first fraction shown; the next fraction to print where there is no terminal
 };
 
 }  // namespace cli

@@ -160,8 +160,7 @@ void quantize(QuantizeArguments a) {
       bar->show(progress["fraction"],
                 progress.contains("seconds_left") ? std::optional(progress["seconds_left"].get<double>()) : std::nullopt);
     if (more == SB_STEP_DONE) break;
-    const bool tunes_next = begins && phase == "tune";  // what follows has no checkpoints of its own
-    if (g_interrupted || tunes_next || seconds_now() - checkpoint_at > kCheckpointSeconds) {
+    if (g_interrupted || seconds_now() - checkpoint_at > kCheckpointSeconds) {
       keep_checkpoint();
       checkpoint_at = seconds_now();
     }

@@ -169,7 +169,7 @@ SB_API int32_t sb_quantizer_step(sb_quantizer*);
 /* 1 and fills `write` when bytes wait to be written, else 0. */
 SB_API int32_t sb_quantizer_write(sb_quantizer*, sb_write* write);
 /* Queues a checkpoint: sb_quantizer_write gives it as the file "checkpoint", from its start, and all of it is to be taken before the next
- * step. 1; or 0 and nothing is queued, once tuning has begun (it begins anew from the checkpoint before it) or all is done. */
+ * step. 1; or 0 and nothing is queued, once all is done. Tuning goes on at the optimiser's step or the measurement that it was in. */
 SB_API int32_t sb_quantizer_checkpoint(sb_quantizer*);
 /* Before the first step: goes on from a checkpoint that a run over the same source, text and options made. The folder's other files are to
  * be as that run left them. */

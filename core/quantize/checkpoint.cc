@@ -6,7 +6,7 @@
 namespace sb {
 namespace {
 
-constexpr std::string_view kMagic = "subbyte checkpoint 1\n";
+constexpr std::string_view kMagic = "subbyte checkpoint 2\n";
 
 }  // namespace
 

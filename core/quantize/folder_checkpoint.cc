@@ -35,7 +35,7 @@ uint64_t FolderQuantizer::options_sum() const {
 }
 
 bool FolderQuantizer::checkpoint() {
-  if (done_ || tuner_) return false;
+  if (done_) return false;
   checkpoint_ = std::make_unique<CheckpointWriter>();
   CheckpointWriter& to = *checkpoint_;
   to.number(source_sum());
@@ -72,6 +72,8 @@ bool FolderQuantizer::checkpoint() {
   to.text({reinterpret_cast<const char*>(sums.data()), sums.size()});
   to.number(tunes_next_);
   quantizer_->save(to);
+  to.number(tuner_ != nullptr);
+  if (tuner_) tuner_->save(to);
   return true;
 }
 
@@ -115,7 +117,11 @@ Status FolderQuantizer::resume(std::span<const std::byte> checkpoint) {
   tunes_next_ = from.number() != 0;
   SB_OK(quantizer_->restore(from));
   if (options_.tune) tuned_ = quantizer_->alive();
-  return {};
+  if (from.number() != 0) {
+    SB_OK(start_tuning());
+    SB_OK(tuner_->restore(from));
+  }
+  return from.status();
 }
 
 }  // namespace sb

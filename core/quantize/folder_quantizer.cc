@@ -405,7 +405,6 @@ Status FolderQuantizer::start_tuning() {
                                 .n_calibrated = int64_t(ids_.size()),
                                 .seed = options_.seed,
                                 .n_threads = options_.n_threads}));
-  quantizer_.reset();  // what calibration made of its windows
   return {};
 }
 

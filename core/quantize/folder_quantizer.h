@@ -57,8 +57,8 @@ class FolderQuantizer {
   /// A stretch of work (a group of matrices). False when everything has been written out through next_write().
   Result<bool> step();
   /// Queues a checkpoint: behind the writes that wait already, next_write() gives the file kCheckpointFile, from its start; all of it is to
-  /// be taken before the next step. False, and nothing queued, once tuning has begun or all is done: tuning begins anew from the checkpoint
-  /// before it.
+  /// be taken before the next step. False, and nothing queued, once all is done. Tuning goes on at the optimiser's step or the measurement
+  /// that it was in.
   bool checkpoint();
   /// Before the first step: goes on where a checkpoint was made, by a run over the same source, text and options. Its other files are as
   /// they were then or later. Errors: kSourceChanged, kCheckpointForeign, kCheckpointInvalid.

@@ -204,6 +204,7 @@ Result<bool> Quantizer::step() {
     ++layer_;
   } else if (layer_ == plan_.n_layers) {
     SB_OK(head());
+    forget_windows();
     ++layer_;
   } else {
     const std::vector<const GroupPlan*> groups = groups_of(layer_);

@@ -66,35 +66,39 @@ FolderOptions mixed() {
 FolderOptions tuned() {
   FolderOptions options = plain();
   options.tune = true;
-  options.tune_steps = 2;
+  options.tune_steps = 6;  // measured before, after the fifth and at the end
   return options;
 }
 
 TEST_F(Resume, TheSameBytesAsInOneRun) {
   for (const FolderOptions& options : {plain(), refined(), mixed(), tuned()}) {
     Host whole;
-    run(*create(options), 1 << 20, whole);
-    // Interrupted again and again, at every kind of place.
+    auto in_one = create(options);
+    run(*in_one, 1 << 20, whole);
+    // Interrupted again and again, at every kind of place. A cut tuning step begins anew: each turn is longer than the one before it.
     Host parts;
-    std::string checkpoint;
-    int n_resumed = 0;
+    std::string checkpoint, report;
+    int n_resumed = 0, n_in_tuning = 0;
     for (bool more = true; more; ++n_resumed) {
       auto q = create(options);
       if (!checkpoint.empty()) {
         auto status = resume(*q, checkpoint);
         ASSERT_TRUE(status) << status.error().message();
       }
-      more = run(*q, 3, parts);
-      if (!more || !q->checkpoint()) {
-        run(*q, 1 << 20, parts);  // while it tunes there are none
-        break;
-      }
+      const bool tunes = (*json_parse(q->progress_json(), "progress"))["phase"] == "tune";
+      n_in_tuning += tunes;
+      more = run(*q, 3 + n_in_tuning, parts);
+      report = q->report_json();
+      if (!more) break;
+      ASSERT_TRUE(q->checkpoint());
       take(*q, parts);
       checkpoint = std::exchange(parts.files[kCheckpointFile], "");
     }
     parts.files.erase(kCheckpointFile);
     EXPECT_GE(n_resumed, 3);
+    if (options.tune) EXPECT_GE(n_in_tuning, 8);
     EXPECT_EQ(parts.files, whole.files) << options.bits << options.refine << options.tune;
+    EXPECT_EQ(report, in_one->report_json());
   }
 }
 

@@ -460,6 +460,7 @@ Status Tuner::backward(int64_t layer) {
 
 void Tuner::begin_job() {
   at_ = 0;
+  worked_before_ = worked_;
   kl_ = 0;
   x_.assign(job_.windows.size(), std::vector<std::vector<float>>(size_t(shape_.n_layers) + 1));
   dx_.resize(job_.windows.size());
@@ -523,7 +524,6 @@ Result<bool> Tuner::step() {
   }
   if (!untaught.empty()) {
     SB_OK(teach(untaught));
-    worked_ += double(shape_.n_layers) * double(untaught.size());
     return true;
   }
   const int64_t n = shape_.n_layers;
@@ -543,6 +543,61 @@ Result<bool> Tuner::step() {
   return !done_;
 }
 
-double Tuner::progress() const { return done_ ? 1 : std::min(1.0, worked_ / work_); }
+double Tuner::progress() const {
+  if (done_) return 1;
+  const auto n_taught = std::ranges::count_if(taught_, [](const std::vector<float>& y) { return !y.empty(); });
+  return std::min(1.0, (worked_ + double(n_taught * shape_.n_layers)) / work_);
+}
+
+void Tuner::save(CheckpointWriter& to) {
+  // Within a job nothing of this changes but the gradients, and they begin at zero.
+  each([&](TunedNumbers& numbers) {
+    for (const std::vector<float>* v : {&numbers.change, &numbers.best, &numbers.mean, &numbers.square}) to.array(*v);
+  });
+  for (int64_t n : {n_steps_, n_worse_, report_.n_steps}) to.number(uint64_t(n));
+  for (double v : {best_kl_, report_.kl_before, report_.kl_after, worked_before_}) to.real(v);
+  to.number(report_.measured.size());
+  for (const auto& [steps, kl] : report_.measured) {
+    to.number(uint64_t(steps));
+    to.real(kl);
+  }
+  for (const std::vector<size_t>* windows : {&order_, &job_.windows}) {
+    to.number(windows->size());
+    for (size_t window : *windows) to.number(window);
+  }
+  to.number(job_.learns);
+}
+
+Status Tuner::restore(CheckpointReader& from) {
+  SB_ASSERT(n_steps_ == 0 && at_ == 0);
+  each([&](TunedNumbers& numbers) {
+    for (std::vector<float>* v : {&numbers.change, &numbers.best, &numbers.mean, &numbers.square}) {
+      from.array(*v);
+      if (v->size() != numbers.initial.size()) {
+        v->assign(numbers.initial.size(), 0.0f);
+        from.fail();
+      }
+    }
+    numbers.apply();
+  });
+  for (int64_t* n : {&n_steps_, &n_worse_, &report_.n_steps}) *n = int64_t(from.number());
+  for (double* v : {&best_kl_, &report_.kl_before, &report_.kl_after, &worked_}) *v = from.real();
+  for (size_t n = from.count(); n > 0; --n) {
+    const int64_t steps = int64_t(from.number());
+    report_.measured.emplace_back(steps, from.real());
+  }
+  for (std::vector<size_t>* windows : {&order_, &job_.windows}) {
+    windows->resize(from.count());
+    for (size_t& window : *windows) {
+      window = size_t(from.number());
+      if (window >= windows_.size()) from.fail();
+    }
+  }
+  job_.learns = from.number() != 0;
+  if (job_.windows.empty()) from.fail();
+  SB_OK(from.status());
+  begin_job();
+  return {};
+}
 
 }  // namespace sb

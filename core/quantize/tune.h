@@ -61,6 +61,11 @@ class Tuner {
                                                std::span<const int32_t> ids, std::span<const int32_t> prefix, TuneOptions options);
   /// One unit of work: a layer, forward or back, of a step's windows. False when all is done and the groups have their new scales.
   Result<bool> step();
+  /// Where the pass in hand begins: all that it and those after it depend on. restore() into one that was created alike and has taken no
+  /// step. What the source makes of the windows is made anew.
+  void save(CheckpointWriter& to);
+  /// Errors: kCheckpointInvalid.
+  Status restore(CheckpointReader& from);
   double progress() const;
   const TuneReport& report() const { return report_; }
   /// Norm weights and biases as tuned, by name, float32 as the model stores them.
@@ -140,7 +145,8 @@ class Tuner {
   double kl_ = 0;                                   // of the job, summed over tokens
   int64_t n_steps_ = 0, n_worse_ = 0;
   double best_kl_ = 0;
-  double worked_ = 0, work_ = 1;  // windows × layers, forward
+  // Windows × layers, forward: done so far without what the source did, that when the job began, and all there is with it.
+  double worked_ = 0, worked_before_ = 0, work_ = 1;
   bool done_ = false;
   TuneReport report_;
 };

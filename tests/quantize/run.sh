@@ -88,6 +88,17 @@ check "card and page say what tuning brought" python3 -c "
 import json; t = json.load(open('$work/tuned/model-card.json'))['quantizer']['tuning']
 assert 0 < t['kl_after'] <= t['kl_before'] and t['held_out_tokens'] > 0, t
 assert '| tuned |' in open('$work/tuned/README.md').read()"
+mkdir "$work/tuned-once" "$work/tuned-parts"
+tune=("$subbyte" quantize "$work/tiny" --bits 2 --tune --tune-steps 12 --window 64 --tokens 2048 --text "$text" --eval-windows 0)
+check "tuning in one piece" "${tune[@]}" "$work/tuned-once/model"
+"${tune[@]}" "$work/tuned-parts/model" 2>"$work/bar" & pid=$!
+until grep -q "^tune .* [3-9][0-9] %" "$work/bar" || ! kill -0 $pid 2>/dev/null; do sleep 0.1; done
+kill -INT $pid; wait $pid
+check "Ctrl-C while it tunes leaves a checkpoint" grep -q "(kInterrupted)" "$work/bar"
+check "it is resumed there" "${tune[@]}" "$work/tuned-parts/model" --resume
+cp "$work/out" "$work/log"
+check "and not from the begin" bash -c "grep '^tune ' '$work/log' | head -1 | grep -q ' [0-9][0-9] %'"
+check "to the same bytes" diff -r "$work/tuned-once/model" "$work/tuned-parts/model"
 refuses "a base is not tuned" kOptionInvalid "$subbyte" quantize "$work/tiny" "$work/none" --bits 2 --tune --refine --text "$text"
 
 python3 - "$work/two" <<'PY'
