@@ -259,9 +259,10 @@ void add_attention(std::vector<OpCase>& cases) {
     float softcap;
     bool half;
   };
-  const Row rows[] = {{1, 0, 4, 4, 16, 0, 0, false},   {1, 200, 9, 3, 64, 0, 0, true},     {5, 63, 8, 2, 64, 0, 0, true},
-                      {64, 100, 9, 3, 64, 0, 0, true}, {20, 0, 4, 2, 16, 8, 0, false},     {3, 130, 4, 1, 256, 128, 0, true},
-                      {4, 17, 6, 3, 20, 0, 30, false}, {1, 700, 32, 1, 80, 512, 50, true}, {17, 60, 40, 2, 8, 0, 0, true}};
+  const Row rows[] = {{1, 0, 4, 4, 16, 0, 0, false},     {1, 200, 9, 3, 64, 0, 0, true},     {5, 63, 8, 2, 64, 0, 0, true},
+                      {64, 100, 9, 3, 64, 0, 0, true},   {20, 0, 4, 2, 16, 8, 0, false},     {3, 130, 4, 1, 256, 128, 0, true},
+                      {4, 17, 6, 3, 20, 0, 30, false},   {1, 700, 32, 1, 80, 512, 50, true}, {17, 60, 40, 2, 8, 0, 0, true},
+                      {40, 300, 6, 2, 64, 100, 0, true}, {33, 31, 3, 3, 24, 0, 20, false}};
   for (const Row& r : rows) {
     cases.push_back({"attention",
                      text({{"T", r.t},

@@ -203,14 +203,14 @@ class CpuDevice final : public Device {
     return program;
   }
 
-  RunBytes measure(const Plan& plan, int64_t context) const override {
+  RunBytes measure(const Plan& plan, int64_t) const override {
     const int64_t packed = kPackedPlaces * most_packed_bytes(table_, plan, is_exact_);
-    return {uint64_t(plan_arena(plan).n_bytes + packed), uint64_t(scratch_stride(plan, context)) * uint64_t(pool_.size())};
+    return {uint64_t(plan_arena(plan).n_bytes + packed), uint64_t(table_.scratch_bytes(plan)) * uint64_t(pool_.size())};
   }
 
   Status fill(Program& program, std::string_view name, std::span<const float> values) override {
     CpuProgram& p = static_cast<CpuProgram&>(program);
-    SB_OK(make_room(p, {}));
+    SB_OK(make_room(p));
     if (p.arena != arena_.data()) bind(p);
     const std::span<float> to = p.output(name);
     SB_ASSERT(to.size() == values.size());
@@ -220,7 +220,7 @@ class CpuDevice final : public Device {
 
   Status submit(Program& program, const Scalars& scalars) override {
     CpuProgram& p = static_cast<CpuProgram&>(program);
-    SB_OK(make_room(p, scalars));
+    SB_OK(make_room(p));
     if (p.arena != arena_.data()) bind(p);
     pool_.run([&](int thread) {
       const Worker worker{thread, pool_.size(), scratch_.data() + thread * scratch_stride_};
@@ -247,15 +247,12 @@ class CpuDevice final : public Device {
     return {};
   }
 
-  /// Bytes of scratch a thread. Scores grow with the context; in steps, so that not every token takes new scratch.
-  int64_t scratch_stride(const Plan& plan, int64_t context) const { return table_.scratch_bytes(plan, (context + 1023) / 1024 * 1024); }
-
-  Status make_room(const CpuProgram& p, const Scalars& scalars) {
+  Status make_room(const CpuProgram& p) {
     if (int64_t(arena_.size()) < p.n_arena_bytes) {
       arena_ = {};
       SB_TRY(arena_, Block::take(Tag::kActivations, uint64_t(p.n_arena_bytes)));
     }
-    const int64_t stride = scratch_stride(*p.plan, scalars.position + p.plan->n_tokens());
+    const int64_t stride = table_.scratch_bytes(*p.plan);
     if (stride > scratch_stride_) {
       scratch_ = {};
       scratch_stride_ = 0;

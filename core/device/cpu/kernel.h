@@ -48,7 +48,7 @@ struct PackedRow {
 /// Up to this many tokens a matmul reads its weights in place (few); above, it unpacks tiles of them (many).
 inline constexpr int64_t kFewTokens = 3;
 
-/// Attention works on this many query rows (tokens × heads of one group) at a time; each has a row of scores in scratch.
+/// Attention works on this many query rows (tokens × heads of one group) at a time.
 inline constexpr int64_t kAttentionRows = 16;
 
 /// What a matmul's input is packed into. Matmuls that read one value in one form share the packing; tables belong to a matrix of planes.
@@ -67,7 +67,7 @@ struct KernelTable {
   /// Bytes of a form for x [T, K].
   int64_t (*packed_bytes)(PackedForm form, const TensorView& weight, int64_t n_tokens, int64_t k);
   PackedForm (*packed_form)(const TensorView& weight, int64_t n_tokens, bool exact);
-  int64_t (*scratch_bytes)(const Plan& plan, int64_t context);  // a thread, for any step of the plan
+  int64_t (*scratch_bytes)(const Plan& plan);  // a thread, for any step of the plan
 };
 
 /// The instruction sets of this build, best first, "scalar" last; those that this machine lacks are left out.

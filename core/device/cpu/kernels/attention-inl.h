@@ -1,5 +1,6 @@
-// Attention over the cache. One piece of work is a key-value head and a few tokens: all query rows that read this head's keys (the
-// heads of its group × those tokens) are met with each key while it is in registers.
+// Attention over the cache, a page of keys and values at a time (online softmax: Milakov & Gimelshein 2018; blocks as in FlashAttention,
+// Dao et al. 2022). One piece of work is a key-value head and a few tokens: all query rows that read this head (the heads of its group ×
+// those tokens) meet the page together. Pages have the same borders for everyone, so that no row depends on how the work was cut.
 #pragma once
 
 #include <algorithm>
@@ -8,6 +9,8 @@
 #include "device/cpu/simd.h"
 
 namespace sb::SB_ISA {
+
+inline constexpr float kUnseen = -1e30f;  // a score below all others: exp turns it into 0
 
 /// Head sizes are padded with zeros to whole vectors in scratch.
 inline int64_t padded(int64_t head_dim) { return (head_dim + kLanes - 1) / kLanes * kLanes; }
@@ -20,93 +23,242 @@ inline void load_cached(const std::byte* from, bool half, int64_t n, float* to) 
 }
 
 struct AttentionScratch {
-  float *queries, *sums, *element, *scores;
-  static int64_t n_floats(int64_t head_dim, int64_t context) {
-    return 2 * kAttentionRows * padded(head_dim) + padded(head_dim) + kAttentionRows * ((context + 15) / 16 * 16);
+  float* queries;  // [dh, 16] or [16, dh]
+  float* sums;     // likewise
+  float* page;     // [64, dh]: keys or values as floats
+  float* scores;   // [64, 16] or [16, 64]
+  static int64_t n_floats(int64_t head_dim) { return (2 * kAttentionRows + kPageTokens) * padded(head_dim) + kPageTokens * kAttentionRows; }
+  AttentionScratch(std::byte* scratch, int64_t wide)
+      : queries(reinterpret_cast<float*>(scratch)),
+        sums(queries + kAttentionRows * wide),
+        page(sums + kAttentionRows * wide),
+        scores(page + kPageTokens * wide) {}
+};
+
+/// A piece of work.
+struct AttentionPiece {
+  const Step& step;
+  const Attention& op;
+  KvPages& kv;
+  int64_t kv_head, head0, n_heads, t0, n_rows;  // heads of the group from head0 on, tokens of the run from t0 on
+  int64_t position;                             // of token t0 in the cache
+
+  // Row r is head r % n_heads of token r / n_heads; it sees tokens first_seen … last_seen of the cache.
+  int64_t last_seen(int64_t r) const { return position + r / n_heads; }
+  int64_t first_seen(int64_t r) const { return op.window > 0 ? std::max<int64_t>(0, last_seen(r) + 1 - op.window) : 0; }
+  int64_t column(int64_t r) const { return (kv_head * (op.n_heads / op.n_kv_heads) + head0 + r % n_heads) * op.head_dim; }
+  const float* query(int64_t r) const { return step.views.in[0].row<float>(t0 + r / n_heads) + column(r); }
+  float* out(int64_t r) const { return step.views.out.row<float>(t0 + r / n_heads) + column(r); }
+
+  /// This head's part of a page: n rows `stride` floats apart, where they lie or unpacked to `room`; if wanted, padded with zeros to whole
+  /// vectors.
+  struct Rows {
+    const float* at;
+    int64_t stride;
+  };
+  Rows rows(int64_t first, int64_t n, int part, float* room, bool is_padded = false) const {
+    const int64_t dh = op.head_dim;
+    const std::byte* from = kv.row(first, op.layer, part) + kv_head * dh * (kv.half() ? 2 : 4);
+    if (!kv.half() && (!is_padded || dh == padded(dh))) return {reinterpret_cast<const float*>(from), kv.width()};
+    for (int64_t j = 0; j < n; ++j) {
+      load_cached(from + j * kv.row_bytes(), kv.half(), dh, room + j * padded(dh));
+      std::fill(room + j * padded(dh) + dh, room + (j + 1) * padded(dh), 0.0f);
+    }
+    return {room, padded(dh)};
   }
 };
 
+inline F32 capped(F32 score, float softcap) { return softcap > 0 ? tanh(score * (1.0f / softcap)) * softcap : score; }
+
+/// c[n][16] += Σ_m b[n, m] · a[m][16], for kN of c's rows and kV vectors of their lanes.
+template <int kV, int kN>
+inline void add_products(const float* a, int64_t n_sum, const float* b, int64_t b_row, int64_t b_step, float* c) {
+  F32 sums[kN][kV];
+  for (int n = 0; n < kN; ++n) {
+    for (int v = 0; v < kV; ++v) sums[n][v] = load<F32>(c + n * kAttentionRows + v * kLanes);
+  }
+  for (int64_t m = 0; m < n_sum; ++m) {
+    F32 lanes[kV];
+    for (int v = 0; v < kV; ++v) lanes[v] = load<F32>(a + m * kAttentionRows + v * kLanes);
+    for (int n = 0; n < kN; ++n) {
+      const F32 factor = splat(b[n * b_row + m * b_step]);
+      for (int v = 0; v < kV; ++v) sums[n][v] = mul_add(factor, lanes[v], sums[n][v]);
+    }
+  }
+  for (int n = 0; n < kN; ++n) {
+    for (int v = 0; v < kV; ++v) store(c + n * kAttentionRows + v * kLanes, sums[n][v]);
+  }
+}
+template <int kV>
+inline void add_all_products(const float* a, int64_t n_sum, const float* b, int64_t b_row, int64_t b_step, int64_t n_rows, float* c) {
+  constexpr int kN = 12 / kV;  // accumulators that every register file has
+  int64_t n = 0;
+  for (; n + kN <= n_rows; n += kN) add_products<kV, kN>(a, n_sum, b + n * b_row, b_row, b_step, c + n * kAttentionRows);
+  for (; n < n_rows; ++n) add_products<kV, 1>(a, n_sum, b + n * b_row, b_row, b_step, c + n * kAttentionRows);
+}
+
+/// Many rows: they are the lanes.
+template <int kV>
+inline void attend_rows(const AttentionPiece& piece, const AttentionScratch& s) {
+  const int64_t dh = piece.op.head_dim, n_rows = piece.n_rows;
+  F32 first[kV], last[kV], top[kV], total[kV] = {};
+  for (int64_t lane = 0; lane < kV * kLanes; ++lane) {
+    const int64_t r = std::min(lane, n_rows - 1);  // lanes without a row do what the last one does
+    first[lane / kLanes][lane % kLanes] = float(piece.first_seen(r));
+    last[lane / kLanes][lane % kLanes] = float(piece.last_seen(r));
+    const float* query = piece.query(r);
+    for (int64_t i = 0; i < dh; ++i) s.queries[i * kAttentionRows + lane] = query[i] * piece.op.scale;
+  }
+  for (F32& t : top) t = splat(kUnseen);
+  std::fill_n(s.sums, dh * kAttentionRows, 0.0f);
+
+  const int64_t begin = piece.first_seen(0), end = piece.last_seen(n_rows - 1) + 1;
+  for (int64_t page = begin / kPageTokens * kPageTokens; page < end; page += kPageTokens) {
+    const int64_t from = std::max(begin, page), n = std::min(end, page + kPageTokens) - from;
+    const AttentionPiece::Rows keys = piece.rows(from, n, 0, s.page);
+    std::fill_n(s.scores, n * kAttentionRows, 0.0f);
+    add_all_products<kV>(s.queries, dh, keys.at, keys.stride, 1, n, s.scores);
+
+    const bool all_seen = from + n - 1 <= piece.last_seen(0) && from >= piece.first_seen(n_rows - 1);
+    for (int v = 0; v < kV; ++v) {
+      F32 highest = top[v];
+      for (int64_t j = 0; j < n; ++j) {
+        float* at = s.scores + j * kAttentionRows + v * kLanes;
+        F32 score = capped(load<F32>(at), piece.op.softcap);
+        if (!all_seen) {
+          const F32 token = splat(float(from + j));
+          score = token > last[v] ? splat(kUnseen) : token < first[v] ? splat(kUnseen) : score;
+        }
+        store(at, score);
+        highest = max(score, highest);
+      }
+      const F32 shrink = exp(top[v] - highest);
+      top[v] = highest;
+      total[v] *= shrink;
+      for (int64_t j = 0; j < n; ++j) {
+        float* at = s.scores + j * kAttentionRows + v * kLanes;
+        const F32 score = load<F32>(at);
+        F32 p = exp(score - highest);
+        if (!all_seen) p = score <= splat(kUnseen) ? F32{} : p;  // also where a row has seen nothing yet
+        store(at, p);
+        total[v] += p;
+      }
+      for (int64_t i = 0; i < dh; ++i) {
+        float* at = s.sums + i * kAttentionRows + v * kLanes;
+        store(at, load<F32>(at) * shrink);
+      }
+    }
+    const AttentionPiece::Rows values = piece.rows(from, n, 1, s.page);
+    add_all_products<kV>(s.scores, n, values.at, 1, values.stride, dh, s.sums);
+  }
+  for (int64_t r = 0; r < n_rows; ++r) {
+    const float inverse = 1.0f / total[r / kLanes][r % kLanes];
+    float* to = piece.out(r);
+    for (int64_t i = 0; i < dh; ++i) to[i] = s.sums[i * kAttentionRows + r] * inverse;
+  }
+}
+
+/// scores[k] = query · keys[k] for kKeys neighbours: as many sums as hide each other's latency.
+template <int kKeys>
+inline void score_keys(const float* query, int64_t wide, const float* keys, int64_t stride, float* scores) {
+  F32 sums[kKeys] = {};
+  for (int64_t i = 0; i < wide; i += kLanes) {
+    const F32 q = load<F32>(query + i);
+    for (int k = 0; k < kKeys; ++k) sums[k] = mul_add(q, load<F32>(keys + k * stride + i), sums[k]);
+  }
+  for (int k = 0; k < kKeys; ++k) scores[k] = sum(sums[k]);
+}
+/// to += Σ_j weights[j] · values[j] for kV vectors of the elements.
+template <int kV>
+inline void add_values(const float* weights, int64_t n, const float* values, int64_t stride, float* to) {
+  F32 sums[kV];
+  for (int v = 0; v < kV; ++v) sums[v] = load<F32>(to + v * kLanes);
+  for (int64_t j = 0; j < n; ++j) {
+    const F32 weight = splat(weights[j]);
+    for (int v = 0; v < kV; ++v) sums[v] = mul_add(weight, load<F32>(values + j * stride + v * kLanes), sums[v]);
+  }
+  for (int v = 0; v < kV; ++v) store(to + v * kLanes, sums[v]);
+}
+
+/// Few rows: a head's elements are the lanes.
+inline void attend_elements(const AttentionPiece& piece, const AttentionScratch& s) {
+  const int64_t dh = piece.op.head_dim, wide = padded(dh), n_rows = piece.n_rows;
+  float top[kAttentionRows], total[kAttentionRows] = {};
+  std::fill_n(top, n_rows, kUnseen);
+  for (int64_t r = 0; r < n_rows; ++r) {
+    const float* query = piece.query(r);
+    for (int64_t i = 0; i < wide; ++i) s.queries[r * wide + i] = i < dh ? query[i] * piece.op.scale : 0.0f;
+  }
+  std::fill_n(s.sums, n_rows * wide, 0.0f);
+  const int64_t begin = piece.first_seen(0), end = piece.last_seen(n_rows - 1) + 1;
+  for (int64_t page = begin / kPageTokens * kPageTokens; page < end; page += kPageTokens) {
+    const int64_t from = std::max(begin, page), n = std::min(end, page + kPageTokens) - from;
+    const AttentionPiece::Rows keys = piece.rows(from, n, 0, s.page, true);
+    for (int64_t r = 0; r < n_rows; ++r) {
+      int64_t j = 0;
+      for (; j + 4 <= n; j += 4)
+        score_keys<4>(s.queries + r * wide, wide, keys.at + j * keys.stride, keys.stride, s.scores + r * kPageTokens + j);
+      for (; j < n; ++j) score_keys<1>(s.queries + r * wide, wide, keys.at + j * keys.stride, keys.stride, s.scores + r * kPageTokens + j);
+    }
+    for (int64_t r = 0; r < n_rows; ++r) {
+      float* row = s.scores + r * kPageTokens;
+      const int64_t n_whole = (n + kLanes - 1) / kLanes * kLanes;
+      std::fill(row + n, row + n_whole, kUnseen);
+      for (int64_t j = 0; j < n; j += kLanes) store(row + j, capped(load<F32>(row + j), piece.op.softcap));
+      const int64_t seen_from = std::clamp<int64_t>(piece.first_seen(r) - from, 0, n),
+                    seen_to = std::clamp<int64_t>(piece.last_seen(r) + 1 - from, seen_from, n);
+      float highest = top[r];
+      for (int64_t j = seen_from; j < seen_to; ++j) highest = std::max(highest, row[j]);
+      const float shrink = exp(splat(top[r] - highest))[0];
+      top[r] = highest;
+      F32 added{};
+      for (int64_t j = 0; j < n_whole; j += kLanes) store(row + j, exp(load<F32>(row + j) - highest));
+      std::fill(row, row + seen_from, 0.0f);
+      std::fill(row + seen_to, row + n_whole, 0.0f);
+      for (int64_t j = 0; j < n_whole; j += kLanes) added += load<F32>(row + j);
+      total[r] = total[r] * shrink + sum(added);
+      for (int64_t i = 0; i < wide; i += kLanes) store(s.sums + r * wide + i, load<F32>(s.sums + r * wide + i) * shrink);
+    }
+    const AttentionPiece::Rows values = piece.rows(from, n, 1, s.page, true);
+    for (int64_t r = 0; r < n_rows; ++r) {
+      int64_t i = 0;
+      for (; i + 8 * kLanes <= wide; i += 8 * kLanes)
+        add_values<8>(s.scores + r * kPageTokens, n, values.at + i, values.stride, s.sums + r * wide + i);
+      for (; i < wide; i += kLanes) add_values<1>(s.scores + r * kPageTokens, n, values.at + i, values.stride, s.sums + r * wide + i);
+    }
+  }
+  for (int64_t r = 0; r < n_rows; ++r) {
+    float* to = piece.out(r);
+    for (int64_t i = 0; i < dh; ++i) to[i] = s.sums[r * wide + i] / total[r];
+  }
+}
+
+/// By vectors of lanes that n rows take.
+template <int kV = kAttentionRows / kLanes>
+inline void attend(const AttentionPiece& piece, const AttentionScratch& s) {
+  if constexpr (kV > 1) {
+    if (piece.n_rows <= (kV - 1) * kLanes) return attend<kV - 1>(piece, s);
+  }
+  attend_rows<kV>(piece, s);
+}
+
 inline void attention(const Step& step, const Scalars& scalars, const Worker& worker) {
   const Attention& op = std::get<Attention>(*step.op);
-  const TensorView& q = step.views.in[0];
-  KvPages& kv = *scalars.kv;
-  const int64_t group = op.n_heads / op.n_kv_heads, dh = op.head_dim, wide = padded(dh), n_tokens = q.shape[0];
+  const int64_t group = op.n_heads / op.n_kv_heads, n_tokens = step.views.in[0].shape[0];
   // Few pieces that do not divide among the threads are cut into single heads: reading a key twice costs less than waiting.
   const bool uneven = n_tokens * op.n_kv_heads < 4 * worker.n_threads && n_tokens * op.n_kv_heads % worker.n_threads != 0;
   const int64_t heads_at_once = uneven ? 1 : std::min(group, kAttentionRows), tokens_at_once = std::max<int64_t>(1, kAttentionRows / group);
   const int64_t head_blocks = (group + heads_at_once - 1) / heads_at_once, token_blocks = (n_tokens + tokens_at_once - 1) / tokens_at_once;
-  const int64_t stride = (scalars.position + n_tokens + 15) / 16 * 16;  // of a row of scores
-  AttentionScratch s;
-  s.queries = reinterpret_cast<float*>(worker.scratch);
-  s.sums = s.queries + kAttentionRows * wide;
-  s.element = s.sums + kAttentionRows * wide;
-  s.scores = s.element + wide;
+  // By the run alone, not by how it is cut: the two ways round differently.
+  const bool has_few_rows = group * std::min(n_tokens, tokens_at_once) <= kLanes / 2;
+  const AttentionScratch scratch(worker.scratch, padded(op.head_dim));
 
   const int64_t n_pieces = op.n_kv_heads * head_blocks * token_blocks;
-  for (int64_t piece = worker.thread; piece < n_pieces; piece += worker.n_threads) {
-    const int64_t kv_head = piece % op.n_kv_heads, head0 = piece / op.n_kv_heads % head_blocks * heads_at_once,
-                  t0 = piece / op.n_kv_heads / head_blocks * tokens_at_once;
-    const int64_t n_heads = std::min(heads_at_once, group - head0), n_queries = std::min(tokens_at_once, n_tokens - t0),
-                  n_rows = n_heads * n_queries;
-    // Row r is head r % n_heads of token r / n_heads; it sees tokens first_seen … last_seen of the cache.
-    auto last_seen = [&](int64_t r) { return scalars.position + t0 + r / n_heads; };
-    auto first_seen = [&](int64_t r) { return op.window > 0 ? std::max<int64_t>(0, last_seen(r) + 1 - op.window) : 0; };
-    auto head_of = [&](int64_t r) { return (kv_head * group + head0 + r % n_heads) * dh; };
-
-    for (int64_t r = 0; r < n_rows; ++r) {
-      const float* from = q.row<float>(t0 + r / n_heads) + head_of(r);
-      for (int64_t i = 0; i < wide; ++i) s.queries[r * wide + i] = i < dh ? from[i] * op.scale : 0.0f;
-    }
-    std::fill_n(s.sums, n_rows * wide, 0.0f);
-    std::fill_n(s.element, wide, 0.0f);
-
-    const int64_t begin = first_seen(0), end = last_seen(n_rows - 1) + 1;
-    const int64_t element_bytes = kv.half() ? 2 : 4;
-    for (int64_t j = begin; j < end; ++j) {
-      load_cached(kv.row(j, op.layer, 0) + kv_head * dh * element_bytes, kv.half(), dh, s.element);
-      for (int64_t r = 0; r < n_rows; ++r) {
-        F32 acc{};
-        for (int64_t i = 0; i < wide; i += kLanes) acc = mul_add(load<F32>(s.queries + r * wide + i), load<F32>(s.element + i), acc);
-        s.scores[r * stride + j - begin] = sum(acc);
-      }
-    }
-
-    float inverse[kAttentionRows];
-    for (int64_t r = 0; r < n_rows; ++r) {
-      float* row = s.scores + r * stride;
-      const int64_t from = first_seen(r) - begin, to = last_seen(r) + 1 - begin, n = end - begin;
-      // What this row must not see gets −1e30, which exp turns into 0; so does the padding up to a whole vector.
-      std::fill(row, row + from, -1e30f);
-      std::fill(row + to, row + (n + 15) / 16 * 16, -1e30f);
-      float top = -1e30f;
-      if (op.softcap > 0) {
-        for (int64_t j = 0; j < n; j += kLanes)
-          store(row + j, max(tanh(load<F32>(row + j) * (1.0f / op.softcap)) * op.softcap, splat(-1e30f)));
-        std::fill(row, row + from, -1e30f);
-        std::fill(row + to, row + (n + 15) / 16 * 16, -1e30f);
-      }
-      for (int64_t j = from; j < to; ++j) top = std::max(top, row[j]);
-      F32 total{};
-      for (int64_t j = 0; j < n; j += kLanes) {
-        const F32 p = exp(load<F32>(row + j) - top);
-        store(row + j, p);
-        total += p;
-      }
-      inverse[r] = 1.0f / sum(total);
-    }
-
-    for (int64_t j = begin; j < end; ++j) {
-      load_cached(kv.row(j, op.layer, 1) + kv_head * dh * element_bytes, kv.half(), dh, s.element);
-      for (int64_t r = 0; r < n_rows; ++r) {
-        const F32 p = splat(s.scores[r * stride + j - begin]);
-        for (int64_t i = 0; i < wide; i += kLanes)
-          store(s.sums + r * wide + i, mul_add(p, load<F32>(s.element + i), load<F32>(s.sums + r * wide + i)));
-      }
-    }
-    for (int64_t r = 0; r < n_rows; ++r) {
-      float* to = step.views.out.row<float>(t0 + r / n_heads) + head_of(r);
-      for (int64_t i = 0; i < dh; ++i) to[i] = s.sums[r * wide + i] * inverse[r];
-    }
+  for (int64_t i = worker.thread; i < n_pieces; i += worker.n_threads) {
+    const int64_t head0 = i / op.n_kv_heads % head_blocks * heads_at_once, t0 = i / op.n_kv_heads / head_blocks * tokens_at_once,
+                  n_heads = std::min(heads_at_once, group - head0), n_queries = std::min(tokens_at_once, n_tokens - t0);
+    const AttentionPiece piece{step, op, *scalars.kv, i % op.n_kv_heads, head0, n_heads, t0, n_heads * n_queries, scalars.position + t0};
+    has_few_rows ? attend_elements(piece, scratch) : attend(piece, scratch);
   }
 }
 

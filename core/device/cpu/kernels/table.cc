@@ -10,14 +10,14 @@
 namespace sb::SB_ISA {
 namespace {
 
-int64_t scratch_bytes(const Plan& plan, int64_t context) {
+int64_t scratch_bytes(const Plan& plan) {
   int64_t n = std::max(ManyScratch::n_floats(plan.n_tokens()) * 4, TileScratch::n_bytes(plan.n_tokens()));
   for (const Node& node : plan.nodes()) {
     if (std::holds_alternative<MatMul>(node.op)) {
       const PlaneMatrix* planes = plan.values()[size_t(node.inputs[1])].weight.planes;
       if (planes) n = std::max(n, PlaneScratch::n_bytes(*planes));
     }
-    if (const Attention* op = std::get_if<Attention>(&node.op)) n = std::max(n, AttentionScratch::n_floats(op->head_dim, context) * 4);
+    if (const Attention* op = std::get_if<Attention>(&node.op)) n = std::max(n, AttentionScratch::n_floats(op->head_dim) * 4);
   }
   return (n + 63) / 64 * 64;
 }
