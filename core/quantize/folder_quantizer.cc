@@ -85,6 +85,17 @@ Status FolderQuantizer::choose_formats() {
   const FolderOptions& o = options_;
   imports_ = find_imports(plan_);
   formats_.embedding = o.embedding.empty() ? "coded4" : o.embedding;
+  if (o.refine) {
+    // Base and refinement are of one format: the code of 2 bits, or planes by their name.
+    formats_.refine = o.bits == "2" ? "coded2" : o.bits;
+    if (!plane_format(formats_.refine)) {
+      return err(Code::kOptionInvalid,
+                 {{"option", "bits"}, {"value", o.bits}, {"expected", "2 or the name of planes (plain2) with refine"}});
+    }
+    if (!o.allocation.empty()) {
+      return err(Code::kOptionInvalid, {{"option", "refine"}, {"value", "on"}, {"expected", "off with an allocation"}});
+    }
+  }
   if (!o.allocation.empty()) {
     SB_TRY(const Json chosen, json_parse(o.allocation, "allocation"));
     const Json* formats = json_find(chosen, "formats");
@@ -102,13 +113,7 @@ Status FolderQuantizer::choose_formats() {
   }
   if (o.bits != "mixed") {
     // A number of bits is coded; any other name is a format.
-    const bool is_number = o.bits.size() == 1;
-    formats_.linears = !is_number ? o.bits : "coded" + (o.refine ? "2" : o.bits);
-    if (o.refine) formats_.refine = is_number ? "coded2" : o.bits;
-    if (o.refine && !plane_format(formats_.refine)) {
-      return err(Code::kOptionInvalid,
-                 {{"option", "bits"}, {"value", o.bits}, {"expected", "2, or the name of planes, where there is a refinement"}});
-    }
+    formats_.linears = o.bits.size() == 1 ? "coded" + o.bits : o.bits;
     return start_quantizing();
   }
   // Before anything is measured: can the budget be met at all?

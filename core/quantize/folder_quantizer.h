@@ -31,7 +31,7 @@ struct FolderOptions {
   uint64_t n_bytes = 0;               // mixed: of all weights
   std::string embedding;              // format of embedding and head; "" chooses coded4, or inside the allocation when mixed
   uint64_t shard_bytes = 50'000'000;  // at most
-  bool refine = false;                // a 2-bit base and a 2-bit refinement of every linear layer
+  bool refine = false;                // a base and a refinement of every linear layer: bits 2 makes both coded2, a name of planes both that
   std::string allocation;             // JSON {group: format}: taken as it is, no sensitivity run
   int64_t context = 512;
   int64_t most_tokens = 0;  // of the calibration text; 0: all

@@ -131,6 +131,7 @@ TEST_P(QuantizeFamily, ThreadsDoNotChangeTheBytes) {
 
 TEST_P(QuantizeFamily, BaseAloneIsAModelAndTheRefinementABetterOne) {
   FolderOptions options;
+  options.bits = "2";
   options.refine = true;
   Host folder = quantise(options);
   Opened base = open(folder.load(Loading::folder("made", {}, PlaneSets::kBase)));
@@ -162,6 +163,7 @@ TEST_P(QuantizeFamily, ABaseIsWhatItWouldBeAlone) {
 // Tensors larger than a shard lie in pieces and come back whole.
 TEST_P(QuantizeFamily, NoShardIsLargerThanAllowed) {
   FolderOptions options;
+  options.bits = "2";
   options.refine = true;
   const double in_one = loss(*open(quantise(options).load(Loading::folder("made"))).graph).kl;
   options.shard_bytes = 8192;
@@ -227,6 +229,7 @@ TEST_P(QuantizeFamily, RefusalsSayWhatIsWrong) {
   ASSERT_FALSE(text);
   EXPECT_EQ(text.error().code(), Code::kTextTooShort);
   options = {};
+  options.bits = "2";
   options.tune = options.refine = true;
   auto both = FolderQuantizer::create({source_.graph.get(), &source_.files->weights, {}}, *device_, ids_, {}, options);
   ASSERT_FALSE(both);
@@ -235,12 +238,21 @@ TEST_P(QuantizeFamily, RefusalsSayWhatIsWrong) {
   auto one = FolderQuantizer::create({source_.graph.get(), &source_.files->weights, {}}, *device_, std::span(ids_).first(700), {}, options);
   ASSERT_FALSE(one);  // one window to learn from, none to hold out
   EXPECT_EQ(one.error().code(), Code::kTextTooShort);
-  options = {};
-  options.bits = "rows8";
-  options.refine = true;
-  auto refined = FolderQuantizer::create({source_.graph.get(), &source_.files->weights, {}}, *device_, ids_, {}, options);
-  ASSERT_FALSE(refined);
-  EXPECT_EQ(refined.error().code(), Code::kOptionInvalid);
+  // A refinement is of 2 bits, or of planes by their name.
+  struct Row {
+    const char *bits, *allocation, *option;
+  };
+  for (const Row& row : {Row{"3", "", "bits"}, {"4", "", "bits"}, {"mixed", "", "bits"}, {"rows8", "", "bits"}, {"2", "{}", "refine"}}) {
+    options = {};
+    options.bits = row.bits;
+    options.bpw = 8;
+    options.allocation = row.allocation;
+    options.refine = true;
+    auto refined = FolderQuantizer::create({source_.graph.get(), &source_.files->weights, {}}, *device_, ids_, {}, options);
+    ASSERT_FALSE(refined) << row.bits;
+    EXPECT_EQ(refined.error().code(), Code::kOptionInvalid) << row.bits;
+    EXPECT_TRUE(refined.error().message().starts_with("Option \"" + std::string(row.option))) << refined.error().message();
+  }
   options = {};
   options.embedding = "q5_k";
   auto format = FolderQuantizer::create({source_.graph.get(), &source_.files->weights, {}}, *device_, ids_, {}, options);

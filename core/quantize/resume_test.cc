@@ -53,7 +53,7 @@ FolderOptions plain() {
   return options;
 }
 FolderOptions refined() {
-  FolderOptions options;
+  FolderOptions options = plain();
   options.refine = true;
   return options;
 }
