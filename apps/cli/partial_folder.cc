@@ -1,10 +1,13 @@
 #include "partial_folder.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "client.h"
 
@@ -23,21 +26,54 @@ void PartialFolder::fail(const fs::path& file, const std::string& why) const {
                                 : "Make room on the disk or check its permissions; nothing half-written stays."};
 }
 
-PartialFolder::Descriptor::~Descriptor() {
+Descriptor::~Descriptor() {
   if (number >= 0) ::close(number);
+}
+
+void FolderLock::take(const fs::path& folder) {
+  const fs::path path = folder.string() + ".lock";
+  std::error_code error;
+  if (path.has_parent_path()) fs::create_directories(path.parent_path(), error);
+  auto failed = [&] {
+    return Failure{"kWriteFailed", "Locking " + path.string() + " failed: " + std::strerror(errno),
+                   "Check the permissions of the folder that it is in, and that its disk knows locks."};
+  };
+  for (;;) {
+    Descriptor file;
+    file.number = ::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
+    if (file.number < 0) throw failed();
+    if (::flock(file.number, LOCK_EX | LOCK_NB) != 0) {
+      if (errno == EINTR) continue;
+      if (errno != EWOULDBLOCK) throw failed();
+      throw Failure{"kTargetBusy", "Another run is making " + folder.string(), "Wait until it ends, or choose another name."};
+    }
+    // Whoever held it before may have removed the name since it was opened.
+    struct stat held, named;
+    if (::fstat(file.number, &held) != 0) throw failed();
+    if (::stat(path.c_str(), &named) != 0 || held.st_ino != named.st_ino || held.st_dev != named.st_dev) continue;
+    std::swap(file_.number, file.number);
+    path_ = path;
+    return;
+  }
+}
+
+FolderLock::~FolderLock() {
+  if (!path_.empty()) ::unlink(path_.c_str());  // while it is held: whoever opens the name next locks a file of their own
 }
 
 PartialFolder::PartialFolder(const fs::path& target, bool resumes) : target_(target), path_(target.string() + ".partial") {
   std::error_code error;
-  if (fs::exists(target_, error) && !(fs::is_directory(target_, error) && fs::is_empty(target_, error)))
-    throw Failure{"kTargetExists", target_.string() + " is there already", "Remove it, or choose another name."};
-  const bool has_checkpoint = fs::exists(path_ / kCheckpoint, error);
-  if (resumes) {
-    if (!has_checkpoint) throw Failure{"kCheckpointMissing", path_.string() + " has no checkpoint", "Run it without --resume."};
-    has_checkpoint_ = true;
-    return;
-  }
-  if (has_checkpoint) {
+  auto check = [&] {
+    if (fs::exists(target_, error) && !(fs::is_directory(target_, error) && fs::is_empty(target_, error)))
+      throw Failure{"kTargetExists", target_.string() + " is there already", "Remove it, or choose another name."};
+    has_checkpoint_ = fs::exists(path_ / kCheckpoint, error);
+    if (resumes && !has_checkpoint_) throw Failure{"kCheckpointMissing", path_.string() + " has no checkpoint", "Run it without --resume."};
+  };
+  check();  // before a file is made
+  lock_.take(path_);
+  check();  // another run may have ended in between
+  if (resumes) return;
+  if (has_checkpoint_) {
     throw Failure{"kCheckpointThere", path_.string() + " has the checkpoint of an earlier run",
                   "Go on with it by --resume, or remove that folder to begin anew."};
   }

@@ -8,11 +8,35 @@
 
 namespace cli {
 
+struct Descriptor {
+  int number = -1;
+  Descriptor() = default;
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  ~Descriptor();
+};
+
+/// Keeps other runs off a folder: an empty file beside it, locked (flock) as long as this lives or until the process dies.
+class FolderLock {
+ public:
+  FolderLock() = default;
+  /// Throws kTargetBusy when another run holds it, kWriteFailed when there can be no such file.
+  void take(const std::filesystem::path& folder);
+  ~FolderLock();
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  std::filesystem::path path_;  // empty: not held
+  Descriptor file_;
+};
+
 /// The folder being written, under a name of its own until it is whole. Everything throws Failure kWriteFailed.
 class PartialFolder {
  public:
   /// With `resumes`, an unfinished folder that has a checkpoint is gone on with. Throws kTargetExists when `target` is there and not an
-  /// empty folder, kCheckpointThere when a checkpoint would be lost, kCheckpointMissing when there is none to resume.
+  /// empty folder, kTargetBusy when another run makes it, kCheckpointThere when a checkpoint would be lost, kCheckpointMissing when there
+  /// is none to resume.
   PartialFolder(const std::filesystem::path& target, bool resumes);
   /// Removes what is not finished, unless there is a checkpoint to go on from.
   ~PartialFolder();
@@ -31,15 +55,9 @@ class PartialFolder {
   std::string checkpoint() const;
 
  private:
-  struct Descriptor {
-    int number = -1;
-    Descriptor() = default;
-    Descriptor(const Descriptor&) = delete;
-    Descriptor& operator=(const Descriptor&) = delete;
-    ~Descriptor();
-  };
   [[noreturn]] void fail(const std::filesystem::path& file, const std::string& why) const;
   std::filesystem::path target_, path_;
+  FolderLock lock_;  // goes when the folder has
   bool has_checkpoint_ = false;
   std::map<std::string, Descriptor> files_;
 };

@@ -25,6 +25,7 @@ refuses "a budget below the minimum says the minimum" kBudgetTooSmall "$subbyte"
 echo "short" >"$work/short"
 refuses "a text too short is refused" kTextTooShort "$subbyte" quantize "$model" "$work/none" --bits 2 --text "$work/short"
 refuses "a refinement of rows8 is refused" kOptionInvalid "$subbyte" quantize "$model" "$work/none" --bits rows8 --refine --text "$text"
+refuses "and one of 3 bits" kOptionInvalid "$subbyte" quantize "$model" "$work/none" --bits 3 --refine --text "$text"
 refuses "unknown bits are refused" kOptionInvalid "$subbyte" quantize "$model" "$work/none" --bits 5 --text "$text"
 check "no refused target exists" test ! -e "$work/none" -a ! -e "$work/none.partial"
 
@@ -38,6 +39,7 @@ quantise=("$subbyte" quantize "$model" --bits 2 --tokens 1024 --text "$text" --e
 check "a run in one piece" "${quantise[@]}" "$work/once/model"
 "${quantise[@]}" "$work/parts/model" 2>"$work/bar" & pid=$!
 until grep -q "[3-9][0-9] %" "$work/bar" || ! kill -0 $pid 2>/dev/null; do sleep 0.1; done
+refuses "another run to the same place is refused meanwhile" kTargetBusy "${quantise[@]}" "$work/parts/model"
 kill -INT $pid; wait $pid
 check "Ctrl-C says that there is a checkpoint" grep -q "(kInterrupted)" "$work/bar"
 check "the bar says what is left" grep -q "s left" "$work/bar"
@@ -46,7 +48,12 @@ refuses "it is not overwritten" kCheckpointThere "${quantise[@]}" "$work/parts/m
 refuses "nor gone on with by other options" kCheckpointForeign "${quantise[@]}" "$work/parts/model" --seed 1 --resume
 check "it is resumed" "${quantise[@]}" "$work/parts/model" --resume
 check "to the same bytes" diff -r "$work/once/model" "$work/parts/model"
-check "and nothing else stays" test ! -e "$work/parts/model.partial"
+check "and nothing else stays" test "$(ls "$work/parts")" = model
+"${quantise[@]}" "$work/killed" 2>"$work/bar" & pid=$!
+until grep -q "%" "$work/bar" || ! kill -0 $pid 2>/dev/null; do sleep 0.1; done
+kill -KILL $pid; wait $pid 2>/dev/null
+refuses "a killed run keeps nobody out" kTextTooShort "$subbyte" quantize "$model" "$work/killed" --bits 2 --text "$work/short"
+check "and what it left is gone with the next one" test ! -e "$work/killed.partial" -a ! -e "$work/killed.partial.lock"
 refuses "there is nothing to resume now" kCheckpointMissing "${quantise[@]}" "$work/none" --resume
 
 "$subbyte" eval "$work/two" --against "$model" --text "$text" --windows 4 --json >"$work/full.json" 2>/dev/null
