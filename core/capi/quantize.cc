@@ -50,7 +50,8 @@ Result<std::unique_ptr<FolderQuantizer>> open_quantizer(sb_engine& engine, Model
   source.weights = &model->weights();
   SB_TRY(const TextIds calibration, text_ids(*model, text));
   FolderOptions o;
-  o.bits = options.text("bits");
+  // A refinement alone says two bits and two more.
+  o.bits = options.flag("refine") && !options.given("bits") ? "2" : options.text("bits");
   o.bpw = options.number("bpw");
   o.n_bytes = uint64_t(options.integer("bytes"));
   o.embedding = options.text("embedding") == "auto" ? "" : options.text("embedding");

@@ -15,7 +15,7 @@ refuses() {  # refuses NAME CODE COMMAND…
 }
 field() { python3 -c "import json,sys; print(json.load(open('$work/$1'))$2)"; }
 
-check "quantize, a base and its refinement" "$subbyte" quantize "$model" "$work/two" --bits 2 --refine --tokens 2048 --text "$text" --eval-windows 1 --json
+check "quantize, a base and its refinement" "$subbyte" quantize "$model" "$work/two" --refine --tokens 2048 --text "$text" --eval-windows 1 --json
 cp "$work/out" "$work/log"
 check "verify finds it whole" "$subbyte" verify "$work/two"
 check "nothing half-written is left" test ! -e "$work/two.partial"
