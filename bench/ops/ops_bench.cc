@@ -69,7 +69,7 @@ int64_t bytes_of(const Value& v) {
 
 std::optional<Prepared> prepare(const OpCase& c, size_t index, int n_threads, const char* isa) {
   Prepared p{.index = index, .n_threads = n_threads, .sources = {}, .device = {}, .program = {}, .kv = {}, .ids = {}};
-  auto device = make_cpu_device({n_threads, isa});
+  auto device = make_cpu_device({n_threads, isa, false});
   if (!device) return std::nullopt;
   p.device = std::move(*device);
   auto plan = std::make_unique<Plan>(c.n_tokens);

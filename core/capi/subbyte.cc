@@ -88,7 +88,7 @@ sb_engine* sb_engine_create(const char* options_json) {
   CpuOptions cpu;
   cpu.threads = int(options->integer("threads"));
   cpu.isa = options->text("isa");
-  cpu.exact = options->flag("exact");
+  cpu.exact = !options->flag("rounded");
   auto device = make_cpu_device(cpu);
   if (!device) return failed_null(device.error());
   return new sb_engine{std::move(*device), {}};

@@ -14,7 +14,7 @@ namespace sb {
 namespace {
 
 std::vector<float> run_case(const OpCase& c, const char* isa, int threads, uint64_t seed) {
-  auto device = make_cpu_device({threads, isa});
+  auto device = make_cpu_device({threads, isa, false});
   EXPECT_TRUE(device) << isa;
   auto plan = std::make_unique<Plan>(c.n_tokens);
   Sources sources(*plan, seed);
@@ -85,7 +85,7 @@ TEST_P(Ops, NotANumberStaysVisible) {
   for (const auto& [name, weight] : weights) {
     for (const int64_t n_tokens : {1, 2, 5}) {
       for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
-        auto device = make_cpu_device({1, GetParam()});
+        auto device = make_cpu_device({1, GetParam(), false});
         ASSERT_TRUE(device);
         auto plan = std::make_unique<Plan>(n_tokens);
         Sources sources(*plan, 3);

@@ -22,8 +22,7 @@ export function openBackend(name, options) {
   return name === 'node' ? openNode(options) : openBrowser(name, options);
 }
 
-// Scripts compare with answers in float32, and so are exact unless they say otherwise.
-const presetOf = ({ wasm, threads }) => ({ exact: true, ...(wasm ? { wasm } : {}), ...(threads === undefined ? {} : { threads }) });
+const presetOf = ({ wasm, threads }) => ({ ...(wasm ? { wasm } : {}), ...(threads === undefined ? {} : { threads }) });
 const onDisk = (places) => (place, file) => join(places[place], file);
 
 async function openNative({ program = join(root, 'build/release/apps/cli/subbyte'), threads, places }) {

@@ -44,7 +44,7 @@ function onEvent(event) {
 }
 
 const paths = positionals.map((path) => resolve(path));
-const engine = { exact: true, ...(values.wasm ? { wasm: values.wasm } : {}), ...(values.threads ? { threads: Number(values.threads) } : {}) };
+const engine = { ...(values.wasm ? { wasm: values.wasm } : {}), ...(values.threads ? { threads: Number(values.threads) } : {}) };
 try {
   if (values.backend === 'node') {
     const { Engine } = await nodeEngine();

@@ -176,7 +176,7 @@ class CpuDevice final : public Device {
     j["device"] = "cpu";
     j["isa"] = table_.isa;
     j["threads"] = pool_.size();
-    j["exact"] = is_exact_;
+    j["rounded"] = !is_exact_;
     return json_text(j);
   }
 

@@ -10,7 +10,7 @@ namespace sb {
 struct CpuOptions {
   int threads = 0;           // 0: what the machine has
   std::string isa = "auto";  // a kernel table's name, "scalar", or "auto" for the best that runs here
-  bool exact = false;        // all plans are made exact (Plan::make_exact)
+  bool exact = true;         // all plans are made exact (Plan::make_exact)
 };
 
 /// Errors: kDeviceMissing {device, why} when the instruction set is not here.
