@@ -152,9 +152,8 @@ OpCase matmul_case(Dtype dtype, const MatMulRow& r) {
     const char* why;
   };
   const Allowed allowed =
-      dtype_row(dtype).block == 1 ? Allowed{1e-11, "f32 sums over K"}
-      : r.t > 3 && r.exact        ? Allowed{1e-11, "f32 sums over K"}
-      : r.t <= 3                  ? Allowed{1e-7, "16-bit activations: 2^-15 of the largest in 32, and the sources have outliers of 60"}
+      dtype_row(dtype).block == 1 || (r.t > 3 && r.exact) ? Allowed{1e-11, "f32 sums over K"}
+      : r.t <= 3 ? Allowed{1e-7, "16-bit activations: 2^-15 of the largest in 32, and the sources have outliers of 60"}
                  : Allowed{2e-3, "8-bit activations: 1/254 of the largest in 32, 3e-5 for even ones; outliers of 60 make it worse"};
   return {"matmul",
           std::string(dtype_name(dtype)) + " " + text({{"T", r.t}, {"N", r.n}, {"K", r.k}}) + (r.exact ? " exact" : ""),
