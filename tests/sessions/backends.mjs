@@ -16,16 +16,16 @@ const root = join(here, '../..');
 
 export const backendNames = ['native', 'node', 'chromium', 'firefox', 'webkit'];
 
-/** @param {{ program?: string, wasm?: string, threads?: number, places: Record<string, string> }} options */
+/** @param {{ program?: string, wasm?: string, threads?: number, device?: string, places: Record<string, string> }} options */
 export function openBackend(name, options) {
   if (name === 'native') return openNative(options);
   return name === 'node' ? openNode(options) : openBrowser(name, options);
 }
 
-const presetOf = ({ wasm, threads }) => ({ ...(wasm ? { wasm } : {}), ...(threads === undefined ? {} : { threads }) });
+const presetOf = ({ wasm, threads, device }) => ({ ...(wasm ? { wasm } : {}), ...(threads === undefined ? {} : { threads }), ...(device ? { device } : {}) });
 const onDisk = (places) => (place, file) => join(places[place], file);
 
-async function openNative({ program = join(root, 'build/release/apps/cli/subbyte'), threads, places }) {
+async function openNative({ program = join(root, 'build/release/apps/cli/subbyte'), threads, device, places }) {
   const child = spawn(program, ['session'], { stdio: ['pipe', 'pipe', 'inherit'] });
   const waiting = [];
   let why = null;
@@ -44,7 +44,7 @@ async function openNative({ program = join(root, 'build/release/apps/cli/subbyte
       new Promise((resolve, reject) => {
         if (why) return reject(new Error(why));
         waiting.push({ resolve, reject });
-        const preset = request.op === 'load' ? { engine: { ...presetOf({ threads }), ...request.engine } } : {};
+        const preset = request.op === 'load' ? { engine: { ...presetOf({ threads, device }), ...request.engine } } : {};
         child.stdin.write(`${JSON.stringify({ ...request, ...preset })}\n`);
       }),
     async close() {
@@ -59,7 +59,7 @@ async function openNative({ program = join(root, 'build/release/apps/cli/subbyte
 }
 
 async function openNode(options) {
-  const { Engine } = await nodeEngine();
+  const { Engine } = await nodeEngine(options);
   const ask = webSession(Engine, presetOf(options));
   setFlagsFromString('--expose-gc');
   const collect = runInNewContext('gc');
@@ -76,7 +76,7 @@ async function openNode(options) {
 
 async function openBrowser(name, { places, ...options }) {
   const mounts = Object.fromEntries(Object.entries(places).map(([place, folder]) => [`/${place}/`, folder]));
-  const harness = await openHarness(name, { mounts: { '/sessions/': here, ...mounts } });
+  const harness = await openHarness(name, { mounts: { '/sessions/': here, ...mounts }, browserOptions: { gpu: options.device === 'webgpu' } });
   const { browser, server } = harness;
   try {
     await browser.open(`${server.url}sessions/page.html`);

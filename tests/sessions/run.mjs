@@ -15,6 +15,7 @@ const usage = `usage: run.mjs [--backend ${backendNames.join('|')}] [--model PAT
   --program PATH    the native command line; default build/release/apps/cli/subbyte
   --wasm BUILD      simd, relaxed or relaxed-threads; default: the best that runs there
   --threads N       0 takes what is there
+  --device NAME     where the model runs
   --timeout S       for one request; default 120
 Without SCRIPT, every *.txt beside this file. A missing model or browser is a skip; with CI set it is a failure.`;
 
@@ -25,7 +26,7 @@ let positionals;
 try {
   ({ values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { backend: { ...text, default: 'native' }, model: text, program: text, wasm: text, threads: text, timeout: { ...text, default: '120' }, help: { type: 'boolean' } },
+    options: { backend: { ...text, default: 'native' }, model: text, program: text, wasm: text, threads: text, device: text, timeout: { ...text, default: '120' }, help: { type: 'boolean' } },
   }));
 } catch (error) {
   process.stderr.write(`${error.message}\n`);
@@ -53,6 +54,7 @@ const options = {
   ...(values.program ? { program: resolve(values.program) } : {}),
   ...(values.wasm ? { wasm: values.wasm } : {}),
   ...(values.threads ? { threads: Number(values.threads) } : {}),
+  ...(values.device ? { device: values.device } : {}),
 };
 let backend = null;
 

@@ -4,14 +4,16 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import { setFlagsFromString } from 'node:v8';
 
 import { startBrowser } from './browser.mjs';
+import { prepareNodeGpu } from './gpu.mjs';
 import { serve } from './serve.mjs';
 
 export const harness = dirname(fileURLToPath(import.meta.url));
 export const engineDist = join(harness, '../engine/dist');
 export const backends = ['node', 'chromium', 'firefox', 'webkit'];
 
-/** The package as built, for Node. Node 20 has relaxed SIMD behind a flag, which may be set as long as nothing has been compiled. */
-export async function nodeEngine() {
+/** The package as built, for Node, and a driver for `device` "webgpu". Node 20 has relaxed SIMD behind a flag, which may be set as long as nothing has been compiled. */
+export async function nodeEngine({ device } = {}) {
+  if (device === 'webgpu') prepareNodeGpu();
   const major = Number(process.versions.node.split('.')[0]);
   if (major < 22) setFlagsFromString('--experimental-wasm-relaxed-simd');
   return import(pathToFileURL(join(engineDist, 'node.js')).href);

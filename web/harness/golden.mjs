@@ -8,13 +8,14 @@ import { parseArgs } from 'node:util';
 import { backends, fail, nodeEngine, openHarness, pageJob } from './backend.mjs';
 import { runGolden } from './run_model.mjs';
 
-const usage = `usage: golden.mjs [--backend ${backends.join('|')}] [--wasm BUILD] [--threads N] [--dump OUTDIR] [--json] DIR…`;
+const usage = `usage: golden.mjs [--backend ${backends.join('|')}] [--wasm BUILD] [--threads N] [--device auto|cpu|webgpu] [--dump OUTDIR] [--json] DIR…`;
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     backend: { type: 'string', default: 'node' },
     wasm: { type: 'string' },
     threads: { type: 'string' },
+    device: { type: 'string' },
     dump: { type: 'string' },
     json: { type: 'boolean', default: false },
   },
@@ -44,10 +45,11 @@ function onEvent(event) {
 }
 
 const paths = positionals.map((path) => resolve(path));
-const engine = { ...(values.wasm ? { wasm: values.wasm } : {}), ...(values.threads ? { threads: Number(values.threads) } : {}) };
+const { wasm, device } = values;
+const engine = { ...(wasm ? { wasm } : {}), ...(values.threads ? { threads: Number(values.threads) } : {}), ...(device ? { device } : {}) };
 try {
   if (values.backend === 'node') {
-    const { Engine } = await nodeEngine();
+    const { Engine } = await nodeEngine(engine);
     const folders = paths.map((path) => ({
       name: basename(path),
       source: path,
@@ -63,7 +65,7 @@ try {
       source: `/golden/${i}/${encodeURIComponent(basename(path))}`,
       wantsDump: values.dump !== undefined,
     }));
-    const page = await openHarness(values.backend, { mounts });
+    const page = await openHarness(values.backend, { mounts, browserOptions: { gpu: device === 'webgpu' } });
     try {
       await pageJob(page, 'startGolden', { engine, folders }, onEvent);
     } finally {

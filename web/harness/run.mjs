@@ -12,6 +12,7 @@ const usage = `usage: run.mjs --prompt TEXT --model PATH [options]
   --json                          end with one line of JSON: text, ids, speeds, memory
   --wasm auto|simd|relaxed|relaxed-threads
   --threads N                     0 takes what is there
+  --device auto|cpu|webgpu
   --context N, --temperature X, --top-k N, --top-p X, --min-p X, --repetition-penalty X, --seed N, --stop TEXT (may repeat)
   --no-isolation                  serve the page without the headers that threads need
   --verbose                       progress and the page's console on stderr`;
@@ -22,7 +23,7 @@ let values;
 try {
   ({ values } = parseArgs({
     options: {
-      prompt: text, model: text, backend: { ...text, default: 'chromium' }, 'max-tokens': text, raw: flag, json: flag, wasm: text, threads: text,
+      prompt: text, model: text, backend: { ...text, default: 'chromium' }, 'max-tokens': text, raw: flag, json: flag, wasm: text, threads: text, device: text,
       context: text, planes: text, temperature: text, 'top-k': text, 'top-p': text, 'min-p': text, 'repetition-penalty': text, seed: text,
       stop: { ...text, multiple: true }, 'ignore-eos': flag, 'no-isolation': flag, verbose: flag, help: flag,
     },
@@ -41,7 +42,7 @@ const given = (object) => Object.fromEntries(Object.entries(object).filter(([, v
 const job = {
   backend: values.backend,
   prompt: values.prompt,
-  engine: given({ wasm: values.wasm, threads: number('threads') }),
+  engine: given({ wasm: values.wasm, threads: number('threads'), device: values.device }),
   // All planes from the start: the same prompt gives the same answer.
   load: given({ context: number('context'), planes: values.planes ?? 'full', cache: 'off' }),
   generate: given({
@@ -76,14 +77,14 @@ function onEvent(event) {
 
 try {
   if (values.backend === 'node') {
-    const { Engine } = await nodeEngine();
+    const { Engine } = await nodeEngine(job.engine);
     await runModel(Engine, { ...job, source: values.model }, onEvent);
   } else {
     const { mounts, url } = modelMount(values.model);
     const page = await openHarness(values.backend, {
       mounts,
       serverOptions: { isolation: !values['no-isolation'] },
-      browserOptions: { onLog: (level, line) => values.verbose && process.stderr.write(`${level}: ${line}\n`) },
+      browserOptions: { gpu: values.device === 'webgpu', onLog: (level, line) => values.verbose && process.stderr.write(`${level}: ${line}\n`) },
     });
     try {
       await pageJob(page, 'startPrompt', { ...job, source: url }, onEvent);

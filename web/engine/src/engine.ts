@@ -144,7 +144,8 @@ export class EngineBase implements AsyncDisposable {
     const into = await host.openTarget(target);
     let client: Client | undefined;
     try {
-      ({ client } = await Client.start(host, module, threads, engineOptions));
+      const onCpu = JSON.stringify({ ...(JSON.parse(engineOptions) as object), device: 'cpu' });
+      ({ client } = await Client.start(host, module, threads, onCpu));
       this.#quantizers.add(client);
       const job: QuantizeJob = {
         source: from,

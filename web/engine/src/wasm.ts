@@ -1,5 +1,6 @@
 // One instance of the core: its imports, and how strings, bytes and errors go in and out. Pointers are unsigned: the heap may pass 2 GiB.
-import { failure, fromPlain, type PlainError } from './errors.ts';
+import { failure, fromPlain, reasonOf, type PlainError } from './errors.ts';
+import type { Gpu, Imports } from './gpu.ts';
 import type { ThreadBlock } from './messages.ts';
 
 type Exports = Record<string, (...args: (number | bigint)[]) => number> & {
@@ -26,6 +27,21 @@ export function sharedMemory(): WebAssembly.Memory {
   }
 }
 
+/** An exception that passes through the core leaves it in the middle of something. */
+function fatalWhereTheyThrow(imports: Imports): Imports {
+  const guarded = Object.entries(imports).map(([name, call]) => [
+    name,
+    (...args: number[]) => {
+      try {
+        return call(...args);
+      } catch (error) {
+        throw new FatalError(`${name}: ${reasonOf(error)}`);
+      }
+    },
+  ]);
+  return Object.fromEntries(guarded) as Imports;
+}
+
 export interface Request {
   file: string;
   offset: number;
@@ -46,10 +62,11 @@ export class Core {
     this.#bytes = new Uint8Array(this.memory.buffer);
   }
 
-  static async create(module: WebAssembly.Module, memory?: WebAssembly.Memory): Promise<Core> {
+  static async create(module: WebAssembly.Module, gpu: Gpu, memory?: WebAssembly.Memory): Promise<Core> {
     let core: Core | undefined;
     const imports = {
       sb: {
+        ...fatalWhereTheyThrow(gpu.imports(() => core!.bytes)),
         now_ms: () => performance.now(),
         log: (level: number, text: number, length: number) => {
           if (level >= 2) console.warn(`subbyte: ${core!.#text(text, length)}`);

@@ -1,6 +1,7 @@
 // A model's worker: it owns one instance of the core and runs what the page asks for. Between two steps of an answer it goes back to its
 // message queue, so that a cancel, or a question about memory, is heard within one step.
 import { abortError, failure, isAbort, reasonOf, SubbyteError, toPlain } from './errors.ts';
+import { Gpu, type FindGpu } from './gpu.ts';
 import { bring, type Opener } from './load.ts';
 import type { CacheMode, Call, Dropped, FromWorker, PoolThread, Port, ToWorker } from './messages.ts';
 import type { Progress, Source } from './types.ts';
@@ -10,6 +11,7 @@ import { Core, FatalError, sharedMemory } from './wasm.ts';
 export type MakeOpener = (source: Source, cache: CacheMode) => Opener;
 
 const STEP_MORE = 1;
+const STEP_WAITS = 2; // the GPU has not answered yet
 const ALL_BYTES = 0xffff_ffff_ffff_ffffn;
 
 /** Calls `work` after the messages that wait already. Made once; it must not cost the 4 ms of nested timers. */
@@ -18,7 +20,14 @@ export type MakeLater = (work: () => void) => () => void;
 /** Where a quantised folder is written. */
 export type MakeSink = (target: Source) => FolderSink;
 
-export function serve(port: Port<ToWorker, FromWorker>, makeOpener: MakeOpener, makeSink: MakeSink, makeLater: MakeLater): void {
+export function serve(
+  port: Port<ToWorker, FromWorker>,
+  makeOpener: MakeOpener,
+  makeSink: MakeSink,
+  makeLater: MakeLater,
+  findGpu: FindGpu,
+): void {
+  const gpu = new Gpu();
   let core: Core;
   let engine = 0;
   let model = 0;
@@ -70,17 +79,13 @@ export function serve(port: Port<ToWorker, FromWorker>, makeOpener: MakeOpener, 
         return (async () => {
           const { module, pool } = message;
           const memory = pool.length ? sharedMemory() : undefined;
-          core = await Core.create(module, memory);
+          core = await Core.create(module, gpu, memory);
           core.initialize();
           pool.forEach((port, i) => port.postMessage({ module, memory: memory!, block: core.threadBlock(), index: i + 1 } satisfies PoolThread));
           answer(message.id, null);
         })();
       case 'engine':
-        engine = core.handle('sb_engine_create', message.options);
-        return answer(message.id, {
-          ...core.json<object>('sb_engine_capabilities', engine),
-          version: core.json<object>('sb_version'),
-        });
+        return createEngine(message);
       case 'load':
         return load(message);
       case 'refine':
@@ -103,6 +108,16 @@ export function serve(port: Port<ToWorker, FromWorker>, makeOpener: MakeOpener, 
       case 'close':
         return close();
     }
+  }
+
+  async function createEngine({ id, options }: Extract<ToWorker, { type: 'engine' }>): Promise<void> {
+    const { device } = JSON.parse(options) as { device?: string };
+    if (device === 'webgpu') await gpu.open(findGpu);
+    engine = core.handle('sb_engine_create', options);
+    answer(id, {
+      ...core.json<object>('sb_engine_capabilities', engine),
+      version: core.json<object>('sb_version'),
+    });
   }
 
   /** Runs a load that `id` may cancel. */
@@ -211,7 +226,14 @@ export function serve(port: Port<ToWorker, FromWorker>, makeOpener: MakeOpener, 
       if (over > 0) mayRelieve = relieve(BigInt(over));
     }
     if (status === STEP_MORE) stepLater();
+    else if (status === STEP_WAITS) stepWhenAnswered();
     else answering = 0;
+  }
+
+  // The messages of the meantime are heard; what they start waits for the same answer.
+  function stepWhenAnswered(): void {
+    isNextPosted = true;
+    void gpu.answered().then(postNext);
   }
 
   function drain(): void {
@@ -280,6 +302,7 @@ export function serve(port: Port<ToWorker, FromWorker>, makeOpener: MakeOpener, 
       core.call('sb_engine_free', engine);
     } finally {
       session = model = engine = 0;
+      gpu.destroy();
       port.post({ type: 'closed' });
     }
   }
@@ -287,7 +310,7 @@ export function serve(port: Port<ToWorker, FromWorker>, makeOpener: MakeOpener, 
   // From here on this worker is a thread of another's core: it does not come back to its messages.
   async function becomePoolThread({ module, memory, block, index }: PoolThread): Promise<void> {
     try {
-      const thread = await Core.create(module, memory);
+      const thread = await Core.create(module, gpu, memory);
       thread.becomeThread(block);
       port.post({ type: 'poolReady' });
       thread.call('sb_worker_run', index);

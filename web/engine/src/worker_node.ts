@@ -90,6 +90,17 @@ class PathSink implements FolderSink {
   }
 }
 
+const DAWN = 'webgpu'; // npm's name; not of our dependencies, because most do without
+
+/** Node has no WebGPU of its own. */
+async function findGpu(): Promise<GPU> {
+  if (globalThis.navigator?.gpu) return navigator.gpu;
+  const dawn = (await import(DAWN).catch((error: NodeJS.ErrnoException) => {
+    throw error.code === 'ERR_MODULE_NOT_FOUND' ? new Error(`Node has no WebGPU of its own: npm install ${DAWN}`, { cause: error }) : error;
+  })) as { create(flags: string[]): GPU };
+  return dawn.create([]);
+}
+
 serve(
   {
     post: (message: FromWorker, transfer = []) => parentPort!.postMessage(message, transfer as never[]),
@@ -106,4 +117,5 @@ serve(
   // Not a MessageChannel: Node hands out up to a thousand messages of one port before another has its turn, so a step that posts the next
   // one to itself would be deaf to a cancel for as many steps.
   (work) => () => void setImmediate(work),
+  findGpu,
 );

@@ -24,4 +24,8 @@ serve(
     port1.onmessage = work;
     return () => port2.postMessage(0);
   },
+  async () => {
+    if (navigator.gpu) return navigator.gpu;
+    throw new Error(isSecureContext ? 'this browser has no WebGPU, or has it switched off' : 'WebGPU needs a page that comes over https, or from this machine');
+  },
 );

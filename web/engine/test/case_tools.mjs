@@ -24,3 +24,18 @@ export const pageTools = {
     return models.getDirectoryHandle(name).then(() => true, () => false);
   },
 };
+
+/** Runs a case with `check`; returns what did not hold. */
+export async function run(which, t) {
+  const problems = [];
+  const check = {
+    equal: (a, b, note = '') => a === b || problems.push(`${note} ${JSON.stringify(a)} is not ${JSON.stringify(b)}`.trim()),
+    ok: (value, note) => value || problems.push(`not true: ${note}`),
+  };
+  try {
+    await which({ ...t, check });
+  } catch (error) {
+    problems.push(`threw ${error?.code ?? ''} ${error?.stack ?? error}`);
+  }
+  return problems;
+}

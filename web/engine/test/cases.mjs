@@ -1,7 +1,7 @@
 // What the package promises, as cases that run alike in Node and in a page. Each gets { Engine, base, isPage, check } with check.equal(…)
 // and check.ok(…). The model is a tiny Llama without a tokenizer, so prompts are ids.
 
-import { caught, pageTools, PROMPT } from './case_tools.mjs';
+import { caught, pageTools, PROMPT, run } from './case_tools.mjs';
 import { quantisedCases } from './quantised_cases.mjs';
 
 async function withModel({ Engine, base }, work, options = {}) {
@@ -250,16 +250,4 @@ export const cases = {
   ...quantisedCases,
 };
 
-export async function runCase(name, t) {
-  const problems = [];
-  const check = {
-    equal: (a, b, note = '') => a === b || problems.push(`${note} ${JSON.stringify(a)} is not ${JSON.stringify(b)}`.trim()),
-    ok: (value, note) => value || problems.push(`not true: ${note}`),
-  };
-  try {
-    await cases[name]({ ...pageTools, ...t, check });
-  } catch (error) {
-    problems.push(`threw ${error?.code ?? ''} ${error?.stack ?? error}`);
-  }
-  return problems;
-}
+export const runCase = (name, t) => run(cases[name], { ...pageTools, ...t });

@@ -1,0 +1,318 @@
+// The GPU as the core sees it (core/device/webgpu/gpu.h), served over WebGPU: numbered objects, and lists of commands of which each becomes
+// one submission. Nothing waits: a read that has not come yet is asked for again after answered().
+import { failure, reasonOf } from './errors.ts';
+
+/** A page's navigator.gpu, or Node's. Throws what says why there is none. */
+export type FindGpu = () => Promise<GPU>;
+
+export type Imports = Record<string, (...args: number[]) => number | void>;
+
+// Spelt out: Node has the objects, but not the globals that name them.
+const MAP_READ = 0x1;
+const COPY_SRC = 0x4;
+const COPY_DST = 0x8;
+const USES = [0x80, 0x40]; // GpuUse: storage, uniform
+const MAP_MODE_READ = 0x1;
+
+const DISPATCH = 1;
+const COPY = 2;
+const READ = 3;
+
+const BINDING_WORDS = 3; // buffer, offset, bytes (0: to the buffer's end)
+
+const FEATURES = ['shader-f16', 'subgroups', 'timestamp-query'] as const;
+const LIMITS = ['maxBufferSize', 'maxStorageBufferBindingSize', 'maxComputeWorkgroupStorageSize'] as const;
+
+/** Objects by number; 0 is none. */
+class Numbered<T> {
+  readonly #objects: (T | undefined)[] = [undefined];
+  readonly #free: number[] = [];
+
+  add(object: T): number {
+    const id = this.#free.pop() ?? this.#objects.length;
+    this.#objects[id] = object;
+    return id;
+  }
+  get(id: number): T {
+    const object = this.#objects[id];
+    if (object === undefined) throw new Error(`nothing has number ${id}`);
+    return object;
+  }
+  take(id: number): T {
+    const object = this.get(id);
+    this.#objects[id] = undefined;
+    this.#free.push(id);
+    return object;
+  }
+}
+
+/** A slot of gpu_take. Its buffer stays for the next read of no more bytes. */
+interface Read {
+  state: 'free' | 'pending' | 'come' | 'failed';
+  buffer: GPUBuffer;
+  nBytes: number;
+}
+
+interface Opened {
+  // Kept together: in Node a device goes when what it came from is collected.
+  gpu: GPU;
+  adapter: GPUAdapter;
+  device: GPUDevice;
+}
+
+export class Gpu {
+  #opened: Opened | null = null;
+  #info = '{"why": "it was not opened"}';
+  #error = '';
+  readonly #buffers = new Numbered<GPUBuffer>();
+  readonly #pipelines = new Numbered<GPUComputePipeline>();
+  readonly #binds = new Numbered<GPUBindGroup>();
+  readonly #reads = new Map<number, Read>();
+  #told: Promise<unknown> = Promise.resolve(); // all error scopes so far have been heard
+  #hasAnswered = false;
+  #onAnswer: (() => void)[] = [];
+
+  /** Opens the fastest adapter with all that the kernels can use. Errors: kDeviceMissing. */
+  async open(find: FindGpu): Promise<void> {
+    try {
+      const gpu = await find();
+      const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' });
+      if (!adapter) throw new Error('there is no adapter: this machine has no GPU that WebGPU may use');
+      const requiredFeatures = FEATURES.filter((name) => adapter.features.has(name));
+      const requiredLimits = Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]]));
+      const device = await adapter.requestDevice({ requiredFeatures, requiredLimits });
+      device.addEventListener('uncapturederror', (event) => {
+        event.preventDefault(); // the core tells it; the console need not
+        const isMemory = event.error.constructor.name === 'GPUOutOfMemoryError';
+        this.#keep(isMemory ? 'memory' : 'invalid', event.error.message);
+      });
+      void device.lost.then(({ reason, message }) => this.#lose([reason, message].filter(Boolean).join(', ')));
+      this.#opened = { gpu, adapter, device };
+      this.#info = JSON.stringify(describe(gpu, adapter, device, requiredFeatures));
+    } catch (error) {
+      const why = reasonOf(error);
+      this.#info = JSON.stringify({ why });
+      throw failure('kDeviceMissing', { device: 'webgpu', why }, error);
+    }
+  }
+
+  /** Resolves when a read has come or failed since the last time; at once when none is under way. */
+  async answered(): Promise<void> {
+    const isPending = [...this.#reads.values()].some(({ state }) => state === 'pending');
+    if (!this.#hasAnswered && isPending) await new Promise<void>((resolve) => this.#onAnswer.push(resolve));
+    this.#hasAnswered = false;
+  }
+
+  /** Gives everything back. */
+  destroy(): void {
+    const opened = this.#opened;
+    this.#opened = null;
+    opened?.device.destroy();
+  }
+
+  /** What a module imports, by gpu.h's names; `bytes` is its memory as it is now. */
+  imports(bytes: () => Uint8Array): Imports {
+    const encoder = new TextEncoder();
+    const decoder = new TextDecoder();
+    const put = (text: string, to: number, n: number) => {
+      const utf8 = encoder.encode(text);
+      bytes().set(utf8.subarray(0, n), to >>> 0);
+      return utf8.length;
+    };
+    // Copied where the memory is shared: Node's WebGPU crashes on it, decoders refuse it.
+    const unshared = (from: number, n: number): Uint8Array<ArrayBuffer> => {
+      const memory = bytes();
+      const view = memory.subarray(from >>> 0, (from >>> 0) + n);
+      return (view.buffer instanceof ArrayBuffer ? view : view.slice()) as Uint8Array<ArrayBuffer>;
+    };
+    const words = (from: number, n: number) => new Uint32Array(bytes().buffer, from >>> 0, n);
+
+    return {
+      gpu_open: () => (this.#opened ? 1 : 0),
+      gpu_info: (to, n) => put(this.#info, to!, n!),
+      gpu_buffer: (n, use) => this.#buffer(n!, use!),
+      gpu_buffer_free: (id) => void (id && this.#buffers.take(id).destroy()),
+      gpu_write: (id, offset, from, n) => this.#device.queue.writeBuffer(this.#buffers.get(id!), offset!, unshared(from!, n!)),
+      gpu_pipeline: (wgsl, n) => this.#pipeline(decoder.decode(unshared(wgsl!, n!))),
+      gpu_bind: (pipeline, bindings, n) => this.#bind(pipeline!, words(bindings!, n! * BINDING_WORDS)),
+      gpu_bind_free: (id) => void (id && this.#binds.take(id)),
+      gpu_submit: (list, n) => this.#submit(words(list!, n!)),
+      gpu_take: (slot, to, n) => this.#take(slot!, (from) => bytes().set(new Uint8Array(from, 0, n), to! >>> 0)),
+      gpu_wait: () => {},
+      gpu_error: (to, n) => {
+        const length = put(this.#error, to!, n!);
+        this.#error = '';
+        return length;
+      },
+    };
+  }
+
+  get #device(): GPUDevice {
+    if (!this.#opened) throw new Error('the GPU is not open');
+    return this.#opened.device;
+  }
+
+  #keep(kind: 'lost' | 'memory' | 'invalid', what: string): void {
+    this.#error ||= `${kind}: ${what}`;
+  }
+
+  #lose(why: string): void {
+    this.#error = `lost: ${why}`; // what else is wrong is wrong because of this
+    for (const read of this.#reads.values()) if (read.state !== 'free') read.state = 'failed';
+    this.#answer();
+  }
+
+  #answer(): void {
+    this.#hasAnswered = true;
+    for (const wake of this.#onAnswer.splice(0)) wake();
+  }
+
+  #buffer(nBytes: number, use: number): number {
+    const device = this.#device;
+    if (nBytes > device.limits.maxBufferSize) return 0;
+    const size = Math.ceil(nBytes / 4) * 4;
+    const usage = USES[use]! | COPY_SRC | COPY_DST;
+    return this.#buffers.add(this.#scoped('out-of-memory', `${nBytes} bytes: `, () => device.createBuffer({ size, usage })));
+  }
+
+  // Reads wait for what the scopes before them say; an uncaptured error may come later than the read that it spoils.
+  #scoped<T>(filter: 'validation' | 'out-of-memory', what: string, work: () => T): T {
+    const device = this.#device;
+    device.pushErrorScope(filter);
+    const result = work();
+    const told = device.popErrorScope().then(
+      (error) => error && this.#keep(filter === 'validation' ? 'invalid' : 'memory', what + error.message),
+      () => {}, // the device is lost, and says so itself
+    );
+    this.#told = Promise.all([this.#told, told]);
+    return result;
+  }
+
+  #pipeline(code: string): number {
+    return this.#scoped('validation', '', () => {
+      const module = this.#device.createShaderModule({ code });
+      return this.#pipelines.add(this.#device.createComputePipeline({ layout: 'auto', compute: { module, entryPoint: 'main' } }));
+    });
+  }
+
+  #bind(pipeline: number, words: Uint32Array): number {
+    const entries: GPUBindGroupEntry[] = [];
+    for (let at = 0; at < words.length; at += BINDING_WORDS) {
+      const [buffer, offset, size] = words.subarray(at, at + BINDING_WORDS) as unknown as [number, number, number];
+      entries.push({ binding: entries.length, resource: { buffer: this.#buffers.get(buffer), offset, ...(size ? { size } : {}) } });
+    }
+    const made = this.#scoped('validation', '', () =>
+      this.#device.createBindGroup({ layout: this.#pipelines.get(pipeline).getBindGroupLayout(0), entries }),
+    );
+    return this.#binds.add(made);
+  }
+
+  #submit(words: Uint32Array): void {
+    const reads = this.#scoped('validation', '', () => this.#encode(words));
+    for (const read of reads) this.#map(read);
+  }
+
+  #encode(words: Uint32Array): Read[] {
+    const encoder = this.#device.createCommandEncoder();
+    let pass: GPUComputePassEncoder | null = null;
+    const endPass = () => {
+      pass?.end();
+      pass = null;
+    };
+    const reads: Read[] = [];
+    for (let at = 0; at < words.length; ) {
+      const [what, a, b, c, d, e] = words.subarray(at, at + 6) as unknown as [number, number, number, number, number, number];
+      switch (what) {
+        case DISPATCH:
+          pass ??= encoder.beginComputePass();
+          pass.setPipeline(this.#pipelines.get(a));
+          pass.setBindGroup(0, this.#binds.get(b));
+          pass.dispatchWorkgroups(c, d, e);
+          at += 6;
+          break;
+        case COPY:
+          endPass();
+          encoder.copyBufferToBuffer(this.#buffers.get(a), b, this.#buffers.get(c), d, e);
+          at += 6;
+          break;
+        case READ: {
+          endPass();
+          const read = this.#reserve(d, c);
+          encoder.copyBufferToBuffer(this.#buffers.get(a), b, read.buffer, 0, c);
+          reads.push(read);
+          at += 5;
+          break;
+        }
+        default:
+          throw new Error(`word ${at} of a command list is ${what}`);
+      }
+    }
+    endPass();
+    this.#device.queue.submit([encoder.finish()]);
+    return reads;
+  }
+
+  #reserve(slot: number, nBytes: number): Read {
+    const last = this.#reads.get(slot);
+    if (last && last.state !== 'free') throw new Error(`slot ${slot} is under way already`);
+    let buffer = last?.buffer;
+    if (!buffer || buffer.size < nBytes) {
+      buffer?.destroy();
+      buffer = this.#device.createBuffer({ size: nBytes, usage: MAP_READ | COPY_DST });
+    }
+    const read: Read = { state: 'pending', buffer, nBytes };
+    this.#reads.set(slot, read);
+    return read;
+  }
+
+  #map(read: Read): void {
+    const device = this.#device;
+    const told = this.#told;
+    const settle = async (state: Read['state']) => {
+      await told;
+      if (read.state === 'pending') read.state = state; // it has not been lost meanwhile
+      this.#answer();
+    };
+    read.buffer.mapAsync(MAP_MODE_READ, 0, read.nBytes).then(
+      () => settle('come'),
+      (error: unknown) => {
+        // Nobody gives a map up but a device that goes, and what is to be heard of that comes with `lost`.
+        if ((error as Error).name === 'AbortError') return void device.lost.then(() => settle('failed'));
+        this.#keep('invalid', reasonOf(error));
+        settle('failed');
+      },
+    );
+  }
+
+  #take(slot: number, copy: (from: ArrayBuffer) => void): number {
+    const read = this.#reads.get(slot);
+    if (!read || read.state === 'free') throw new Error(`nothing is read into slot ${slot}`);
+    if (read.state === 'pending') return 0;
+    const hasCome = read.state === 'come';
+    read.state = 'free';
+    if (!hasCome) return -1;
+    copy(read.buffer.getMappedRange(0, read.nBytes));
+    read.buffer.unmap();
+    return 1;
+  }
+}
+
+/** What gpu_info says. Browsers keep some of the names to themselves: these are empty. */
+function describe(gpu: GPU, adapter: GPUAdapter, device: GPUDevice, features: readonly string[]): object {
+  const { vendor, architecture, device: name, description } = adapter.info;
+  const { maxBufferSize, maxStorageBufferBindingSize, maxComputeWorkgroupStorageSize, maxComputeWorkgroupsPerDimension } = device.limits;
+  return {
+    adapter: name || description || [vendor, architecture].filter(Boolean).join(' '),
+    vendor,
+    architecture,
+    backend: 'webgpu',
+    features,
+    packed_dot: gpu.wgslLanguageFeatures?.has('packed_4x8_integer_dot_product') ?? false,
+    limits: {
+      buffer: maxBufferSize,
+      binding: maxStorageBufferBindingSize,
+      workgroup: maxComputeWorkgroupStorageSize,
+      groups: maxComputeWorkgroupsPerDimension,
+    },
+  };
+}
