@@ -72,7 +72,21 @@ def plane_set(name, n, k, planes, taps, component):
     }
 
 
-def quantised(sets, matrices, give_back):
+def in_pieces(tensors, name, n_pieces):
+    """The tensors with one of them in pieces of whole rows, as shards hold what is too large for one."""
+    out = {}
+    for key, (type_, shape, component, values) in tensors.items():
+        if key != name:
+            out[key] = type_, shape, component, values
+            continue
+        ends = [shape[0] * i // n_pieces for i in range(n_pieces + 1)]
+        row = len(values) // shape[0]
+        for i, (begin, end) in enumerate(zip(ends, ends[1:])):
+            out[f"{name}#{i}"] = type_, [end - begin, *shape[1:]], component, values[begin * row : end * row]
+    return out
+
+
+def quantised(sets, matrices, give_back, split=()):
     """A quantised folder as its fuzzer takes one: index and shards; the sums are dummies, which the fuzzer replaces."""
     no_sum = "0" * 64
     index = {"format": "subbyte-folder", "version": 1, "shards": [], "components": []}
@@ -95,6 +109,8 @@ def quantised(sets, matrices, give_back):
         shards.append(shard)
     index["matrices"] = matrices
     index["give_back"] = give_back
+    if split:
+        index["split"] = [{"name": name, "rows": rows, "pieces": pieces} for name, rows, pieces in split]
     return b"\n===\n".join([json.dumps(index).encode(), *shards])
 
 
@@ -142,6 +158,14 @@ def main():
     refine = plane_set("a.refine", 128, 64, 2, 6, "layer_0.refine") | plane_set("b.refine", 96, 64, 3, 1, "layer_1.refine")
     both = quantised([("base", base), ("refine", refine)], [embed, coded3, coded4], ["b", "a"])
     (folders / "refined").write_bytes(both)
+    pieces = in_pieces({"embed": array("F16", [10, 4], "embeddings")}, "embed", 2)
+    pieces |= in_pieces(plane_set("w", 64, 32, 2, 1, "layer_0"), "w.planes", 3) | norm
+    at = list(pieces).index("w.planes#1")  # a shard ends between two pieces, and their component is in two parts
+    shards = [("base", {}), ("base", {})]
+    for i, (name, (type_, shape, component, values)) in enumerate(pieces.items()):
+        part = int(i >= at)
+        shards[part][1][name] = type_, shape, f"{component}.{part + 1}" if component == "layer_0" else component, values
+    (folders / "split").write_bytes(quantised(shards, [plain2], [], [("embed", 10, 2), ("w.planes", 64, 3)]))
 
 
 if __name__ == "__main__":

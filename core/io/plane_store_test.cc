@@ -529,7 +529,11 @@ TEST(QuantisedFolder, CutAnywhere) {
 
 // Written by Python (tools/make_io_corpus.py), so that the layout is not only what our own writer makes.
 TEST(QuantisedFolder, TheFuzzersSeeds) {
-  for (const char* seed : {"plain", "refined"}) {
+  struct Seed {
+    const char* name;
+    size_t n_matrices, n_split;
+  };
+  for (const auto [seed, n_matrices, n_split] : {Seed{"plain", 1, 0}, {"refined", 2, 0}, {"split", 1, 2}}) {
     std::string text;
     FILE* file = std::fopen((std::string(SB_TESTS "/fuzz/corpus/folder_index/") + seed).c_str(), "rb");
     ASSERT_TRUE(file) << seed;
@@ -553,7 +557,9 @@ TEST(QuantisedFolder, TheFuzzersSeeds) {
     const auto model = load(files);
     ASSERT_TRUE(model) << model.error().message();
     EXPECT_TRUE(verify(files));
-    EXPECT_EQ(model->weights.matrices().size(), std::string_view(seed) == "plain" ? 1u : 2u);
+    EXPECT_EQ(model->weights.matrices().size(), n_matrices);
+    ASSERT_EQ(index->split.size(), n_split);
+    if (n_split) EXPECT_EQ(model->weights.find("embed")->shape, (Shape{10, 4}));
   }
 }
 
