@@ -20,11 +20,13 @@ FROM_BITS, TO_BITS, MORE_BYTES = 2.0, 4.3, 1.3
 SAME_PERPLEXITY = 0.005
 # More than this share of the linear weights on the grid that the reference's own file stores them on: the row is shown, not counted.
 MOST_ON_GRID = 0.1
+PROMISES = (0.053, 0.032, 0.021)  # relative drops of the next token's accuracy: 2 bits, 3 bits, mixed
 
 
 def point_of(row: dict) -> dict:
     return {"model": row["model"], "who": row["who"], "setting": row["setting"], "name": name_of(row), "text": row["text"],
             "weight_bytes": row["weight_bytes"], "bpw": round(row["bpw"], 3), "kl": row["kl"], "kl_se": row["kl_se"], "ppl": row["ppl"],
+            "top1_drop": row.get("top1_drop"), "top1_drop_se": row.get("top1_drop_se"), "bpw_linears": row.get("bpw_linears"),
             "is_flat": row["setting"].startswith("flat:"), "is_flattered": row.get("on_grid", 0) > MOST_ON_GRID}
 
 
@@ -35,7 +37,8 @@ def name_of(row: dict) -> str:
         return setting.removeprefix("flat:").replace("pure:", "").replace("+im", "").replace("/", " / ")
     words = setting.split()
     value = {w: words[i + 1] if i + 1 < len(words) else "" for i, w in enumerate(words) if w.startswith("--")}
-    out = f"mixed {value['--bpw']}" if value.get("--bits") == "mixed" else f"{value.get('--bits', '?')} bits"
+    is_mixed = value.get("--bits") == "mixed" or "--allocation" in value
+    out = f"mixed {row['bpw']:.2f}" if is_mixed else f"{value['--bits']} bits"
     if "--refine" in value:
         out = "2 bits, base" if value.get("--planes") == "base" else "2 + 2 bits"
     if "--tune" in value:
@@ -51,6 +54,18 @@ def frontier_of(points: list[dict]) -> list[dict]:
     for p in sorted(points, key=lambda p: (p["weight_bytes"], p["kl"])):
         if not out or p["kl"] < out[-1]["kl"]:
             out.append(p)
+    return out
+
+
+def promise_lines(model: str, ours: list[dict]) -> list[str]:
+    """The fewest bits a weight, embedding counted, at which each promise is met."""
+    measured = sorted((p for p in ours if p["top1_drop"] is not None), key=lambda p: p["bpw"])
+    out = []
+    for promise in PROMISES:
+        met = next((p for p in measured if p["top1_drop"] <= promise), None)
+        said = "not met" if not met else (f"from {met['bpw']:.2f} bpw ({met['bpw_linears']:.2f} in the linears): {met['name']}, "
+                                          f"{met['top1_drop']:.1%} ± {met['top1_drop_se']:.1%}")
+        out.append(f"{model}: a drop of {promise:.1%} {said}")
     return out
 
 
@@ -181,7 +196,8 @@ def main() -> int:
     parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("--svg", type=pathlib.Path)
     a = parser.parse_args()
-    rows = [r for file in a.rows for r in records.read(file) if r["text"] == a.text and r["setting"] != "source"]
+    rows = [r for file in a.rows for r in records.read(file) if r["text"] == a.text and r["setting"] != "source"
+            and "--embedding source" not in r["setting"]]  # those show what the linears lose, and are no model to ship
     points = [point_of(r) for r in rows]
     if not points:
         sys.exit(f"frontier.py: no rows on {a.text}")
@@ -194,7 +210,8 @@ def main() -> int:
         print(f"\n{model}\n\n| | MB | bpw | KL | perplexity | |\n| --- | --- | --- | --- | --- | --- |")
         for p in sorted(mine, key=lambda p: p["weight_bytes"]):
             notes = ["on our frontier"] * (p in front) + ["flat"] * p["is_flat"] + ["on the grid of the reference"] * p["is_flattered"]
-            print(f"| {p['who']} {p['name']} | {p['weight_bytes'] / 1e6:.1f} | {p['bpw']:.2f} | {p['kl']:.3f} ± {p['kl_se']:.3f} "
+            error = "" if p["kl_se"] is None else f" ± {p['kl_se']:.3f}"
+            print(f"| {p['who']} {p['name']} | {p['weight_bytes'] / 1e6:.1f} | {p['bpw']:.2f} | {p['kl']:.3f}{error} "
                   f"| {p['ppl']:.1f} | {', '.join(notes)} |")
         fair = [q for q in theirs if not q["is_flattered"]]
         for kind, against in (("", fair), (" (on the grid of the reference, not counted)", [q for q in theirs if q["is_flattered"]])):
@@ -202,6 +219,7 @@ def main() -> int:
                 print(f"beaten{kind}: {p['name']}, {p['weight_bytes'] / 1e6:.1f} MB, KL {p['kl']:.3f}, by {q['name']}, "
                       f"{q['weight_bytes'] / p['weight_bytes'] - 1:+.0%} bytes, KL {q['kl']:.3f}")
                 n_wrong += not kind
+        print("\n" + "\n".join(promise_lines(model, ours)))
         tested = [p for p in front if FROM_BITS <= p["bpw"] <= TO_BITS]
         print(f"\n{model}: {len(tested)} points of ours between {FROM_BITS} and {TO_BITS} bpw held against {len(fair)} of llama.cpp")
         n_wrong += not (tested and fair)
