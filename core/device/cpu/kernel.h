@@ -31,17 +31,20 @@ struct Step {
 
 using Kernel = void (*)(const Step&, const Scalars&, const Worker&);
 
-/// Rows of x for the block-quantised matmul of few tokens: 16-bit integers with a scale per 32, and float sums for the minima.
-/// 16 bits, not 8: the answer stays within 1e-4 of float32, and greedy ids are the same on every machine.
+/// Rows of x for the block-quantised matmul of few tokens: 16-bit integers with a scale per 32, and the sums of what they stand for.
+/// 16 bits, not 8: the answer stays within 1e-4 of float32, and greedy ids are the same on every machine. Scales and sums are padded with
+/// zeros to a multiple of eight groups, which kernels take together.
 struct PackedRow {
-  const int16_t* q;        // [K]
-  const float* scale_sum;  // [K / 32][2]: the scale, and the sum of the unpacked floats
-  const float* half_sums;  // [K / 16]: the sums of each 16
-  static int64_t n_bytes(int64_t k) { return (2 * k + k / 4 + k / 4 + 63) / 64 * 64; }
-  static PackedRow at(const std::byte* base, int64_t row, int64_t k) {
-    const std::byte* p = base + row * n_bytes(k);
-    return {reinterpret_cast<const int16_t*>(p), reinterpret_cast<const float*>(p + 2 * k),
-            reinterpret_cast<const float*>(p + 2 * k + k / 4)};
+  int16_t* q;        // [K]; of kMixed, eights within each 32 in the instruction set's own order
+  float* scale;      // [K / 32]
+  float* sum;        // [K / 32]: scale · Σ q
+  float* half_sums;  // [K / 16]: the same of each 16
+  static int64_t n_groups(int64_t k) { return (k / 32 + 7) / 8 * 8; }
+  static int64_t n_bytes(int64_t k) { return (2 * k + 16 * n_groups(k) + 63) / 64 * 64; }
+  static PackedRow at(std::byte* base, int64_t row, int64_t k) {
+    std::byte* p = base + row * n_bytes(k);
+    float* floats = reinterpret_cast<float*>(p + 2 * k);
+    return {reinterpret_cast<int16_t*>(p), floats, floats + n_groups(k), floats + 2 * n_groups(k)};
   }
 };
 
@@ -55,6 +58,7 @@ inline constexpr int64_t kAttentionRows = 16;
 enum class PackedForm : uint8_t {
   kNone,    // read as it is
   kRows,    // PackedRow
+  kMixed,   // PackedRow, for k types where these want q in another order
   kPanels,  // float32, tokens as lanes
   kTiles,   // bytes with a scale per 32, tokens as lanes
   kTables,  // signed sums of four inputs, for planes

@@ -38,11 +38,18 @@ typedef uint16_t U16half __attribute__((vector_size(2 * kLanes)));  // kLanes
 typedef uint16_t U16 __attribute__((vector_size(4 * kLanes)));      // 2 · kLanes
 typedef uint8_t U8 __attribute__((vector_size(4 * kLanes)));        // 4 · kLanes
 typedef int8_t I8 __attribute__((vector_size(4 * kLanes)));         // 4 · kLanes
+typedef int8_t I8words __attribute__((vector_size(2 * kLanes)));    // 2 · kLanes
+typedef uint8_t U8words __attribute__((vector_size(2 * kLanes)));   // 2 · kLanes
 typedef int8_t I8lanes __attribute__((vector_size(kLanes)));        // kLanes
 typedef uint8_t U8lanes __attribute__((vector_size(kLanes)));       // kLanes
 typedef int8_t I8x16 __attribute__((vector_size(16)));
-typedef float F32x4 __attribute__((vector_size(16)));
 typedef uint8_t U8x16 __attribute__((vector_size(16)));
+typedef float F32x4 __attribute__((vector_size(16)));
+// Of one size everywhere: 32 weights' codes, 8 groups' scales.
+typedef uint8_t U8x32 __attribute__((vector_size(32)));
+typedef uint16_t U16x16 __attribute__((vector_size(32)));
+typedef int32_t I32x8 __attribute__((vector_size(32)));
+typedef float F32x8 __attribute__((vector_size(32)));
 
 template <class V>
 inline V load(const void* from) {
@@ -91,6 +98,10 @@ inline float sum(F32 v) {
 #else
   F32 v4 = v;
 #endif
+  return (v4[0] + v4[2]) + (v4[1] + v4[3]);
+}
+inline float sum_of_eight(F32x8 v) {
+  const F32x4 v4 = __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
   return (v4[0] + v4[2]) + (v4[1] + v4[3]);
 }
 inline float highest(F32 v) {
@@ -183,29 +194,55 @@ inline I32 wide_sums(ByteSums sums) {
 }
 #endif
 
-/// 32 signed bytes as 16-bit lanes.
+inline U8x16 half_of(U8x32 v, int half) {
+  return half ? __builtin_shufflevector(v, v, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31)
+              : __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+
+/// 32 numbers as 16-bit lanes.
 struct Group {
   static constexpr int kVectors = 32 / (2 * kLanes);
   I16 v[kVectors];
 };
-inline Group widen(I8x16 low, I8x16 high) {
+/// 32 bytes without a sign as 16-bit lanes, eights of them in the order kWidenedOrder: AVX2 is quickest when it interleaves with zeros, and
+/// a vector's lower half is then of the first 16 and its upper half of the others.
+inline constexpr int kWidenedOrder[4] = {0, kLanes == 8 ? 2 : 1, kLanes == 8 ? 1 : 2, 3};
+inline Group widen(U8x32 bytes) {
   Group g;
 #if defined(__AVX512F__)
-  typedef int8_t I8x32 __attribute__((vector_size(32)));
-  I8x32 all = __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24,
-                                      25, 26, 27, 28, 29, 30, 31);
-  g.v[0] = __builtin_convertvector(all, I16);
+  g.v[0] = I16(__builtin_convertvector(bytes, U16));
 #elif defined(__AVX2__)
-  g.v[0] = __builtin_convertvector(low, I16);
-  g.v[1] = __builtin_convertvector(high, I16);
+  g.v[0] = I16(_mm256_unpacklo_epi8(__m256i(bytes), _mm256_setzero_si256()));
+  g.v[1] = I16(_mm256_unpackhi_epi8(__m256i(bytes), _mm256_setzero_si256()));
+#elif defined(__wasm_simd128__)
+  const U8x16 half[2] = {half_of(bytes, 0), half_of(bytes, 1)};
+  for (int i = 0; i < 2; ++i) {
+    g.v[2 * i] = I16(wasm_u16x8_extend_low_u8x16(v128_t(half[i])));
+    g.v[2 * i + 1] = I16(wasm_u16x8_extend_high_u8x16(v128_t(half[i])));
+  }
 #else
-  g.v[0] = __builtin_convertvector(__builtin_shufflevector(low, low, 0, 1, 2, 3, 4, 5, 6, 7), I16);
-  g.v[1] = __builtin_convertvector(__builtin_shufflevector(low, low, 8, 9, 10, 11, 12, 13, 14, 15), I16);
-  g.v[2] = __builtin_convertvector(__builtin_shufflevector(high, high, 0, 1, 2, 3, 4, 5, 6, 7), I16);
-  g.v[3] = __builtin_convertvector(__builtin_shufflevector(high, high, 8, 9, 10, 11, 12, 13, 14, 15), I16);
+  g.v[0] = I16(__builtin_convertvector(__builtin_shufflevector(bytes, bytes, 0, 1, 2, 3, 4, 5, 6, 7), U16));
+  g.v[1] = I16(__builtin_convertvector(__builtin_shufflevector(bytes, bytes, 8, 9, 10, 11, 12, 13, 14, 15), U16));
+  g.v[2] = I16(__builtin_convertvector(__builtin_shufflevector(bytes, bytes, 16, 17, 18, 19, 20, 21, 22, 23), U16));
+  g.v[3] = I16(__builtin_convertvector(__builtin_shufflevector(bytes, bytes, 24, 25, 26, 27, 28, 29, 30, 31), U16));
 #endif
   return g;
 }
+
+/// 8 bytes as floats.
+inline F32x8 bytes_to_f32(uint64_t bytes) {
+#if defined(__wasm_simd128__)
+  const v128_t words = wasm_u16x8_extend_low_u8x16(wasm_i64x2_splat(int64_t(bytes)));
+  const F32x4 low = F32x4(wasm_f32x4_convert_i32x4(wasm_u32x4_extend_low_u16x8(words))),
+              high = F32x4(wasm_f32x4_convert_i32x4(wasm_u32x4_extend_high_u16x8(words)));
+  return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
+#else
+  typedef uint8_t U8x8 __attribute__((vector_size(8)));
+  return __builtin_convertvector(__builtin_convertvector(__builtin_bit_cast(U8x8, bytes), I32x8), F32x8);
+#endif
+}
+/// The same of bytes with a sign.
+inline F32x8 signed_bytes_to_f32(uint64_t bytes) { return bytes_to_f32(bytes ^ 0x8080808080808080) - 128.0f; }
 
 /// 16 signed bytes as float vectors, scaled and shifted, to memory: to[i] = q[i] · d + m.
 inline void scale_to_f32(I8x16 q, F32 d, F32 m, float* to) {
@@ -217,6 +254,11 @@ inline void scale_to_f32(I8x16 q, F32 d, F32 m, float* to) {
   }
 }
 
+#if defined(__F16C__)
+inline constexpr bool kConvertsHalves = true;  // in an instruction
+#else
+inline constexpr bool kConvertsHalves = false;
+#endif
 inline float half_to_f32(uint16_t h) {
 #if defined(__F16C__)
   return _cvtsh_ss(h);
@@ -228,26 +270,15 @@ inline float half_to_f32(uint16_t h) {
 #endif
 }
 
-/// Two halves at `from` as floats in lanes 0 and 1; lanes 2 and 3 hold whatever follows. Reads 8 bytes.
-inline F32x4 half_pair(const void* from) {
+/// The half at `from` as a float in every lane. Reads 8 bytes.
+inline F32 splat_half(const void* from) {
 #if defined(__F16C__)
-  return F32x4(_mm_cvtph_ps(_mm_loadl_epi64(static_cast<const __m128i*>(from))));
+  const F32x4 v = F32x4(_mm_cvtph_ps(_mm_loadl_epi64(static_cast<const __m128i*>(from))));
+  return [v]<int... kI>(std::integer_sequence<int, kI...>) {
+    return __builtin_shufflevector(v, v, (kI * 0)...);
+  }(std::make_integer_sequence<int, kLanes>());
 #else
-  typedef uint16_t U16x4 __attribute__((vector_size(8)));
-  typedef int32_t I32x4 __attribute__((vector_size(16)));
-  const I32x4 h = __builtin_convertvector(load<U16x4>(from), I32x4) << 16;  // an arithmetic shift back keeps the sign where it belongs
-  return F32x4((h >> 3) & int32_t(0x8fffe000)) * 0x1p112f;
-#endif
-}
-
-/// Lane 0 in every lane.
-inline F32 spread(F32x4 v) {
-#if defined(__AVX512F__)
-  return __builtin_shufflevector(v, v, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
-#elif defined(__AVX2__)
-  return __builtin_shufflevector(v, v, 0, 0, 0, 0, 0, 0, 0, 0);
-#else
-  return __builtin_shufflevector(v, v, 0, 0, 0, 0);
+  return splat(half_to_f32(load<uint16_t>(from)));
 #endif
 }
 
@@ -261,11 +292,13 @@ inline void prefetch(const void* p) {
 #endif
 }
 
-/// a in the first half of the lanes, b in the second.
-inline F32 halves(float a, float b) {
-  const I32 lane = []<int... kI>(std::integer_sequence<int, kI...>) { return I32{kI...}; }(std::make_integer_sequence<int, kLanes>());
-  const I32 second = lane >= kLanes / 2;
-  return F32((I32(splat(a)) & ~second) | (I32(splat(b)) & second));
+/// from[0] in the first half of the lanes, from[1] in the second.
+inline F32 halves(const float* from) {
+  typedef float F32x2 __attribute__((vector_size(8)));
+  const F32x2 v = load<F32x2>(from);
+  return [v]<int... kI>(std::integer_sequence<int, kI...>) {
+    return __builtin_shufflevector(v, v, (kI >= kLanes / 2)...);
+  }(std::make_integer_sequence<int, kLanes>());
 }
 
 /// kLanes halves at `from` as floats.
@@ -276,9 +309,9 @@ inline F32 load_half(const void* from) {
 #elif defined(__F16C__)
   return F32(_mm256_cvtph_ps(__m128i(h)));
 #else
-  U32 u = __builtin_convertvector(h, U32);
-  F32 magnitude = F32((u & 0x7fff) << 13) * 0x1p112f;
-  return F32(U32(magnitude) | ((u & 0x8000) << 16));
+  // An arithmetic shift keeps the sign where it belongs, as half_to_f32 does by a mask of its own.
+  typedef int16_t I16half __attribute__((vector_size(2 * kLanes)));
+  return F32((__builtin_convertvector(I16half(h), I32) << 13) & int32_t(0x8fffe000)) * 0x1p112f;
 #endif
 }
 /// Floats to halves, nearest with ties to even; beyond ±65504 they stop there.

@@ -1,10 +1,8 @@
 // The many-token matmul, y = x · Wᵀ: tokens are the lanes. x lies in panels [K][tokens of a panel], weights are unpacked to floats a tile
-// at a time and met as single numbers, so that no sum runs across lanes. Also the packing of inputs.
+// at a time and met as single numbers, so that no sum runs across lanes.
 #pragma once
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
 #include "device/cpu/kernel.h"
 #include "device/cpu/simd.h"
@@ -99,30 +97,6 @@ inline void pack_panels(const Step& step, const Worker& worker) {
       const int64_t t = panel * width + lane;
       for (int64_t j = 0; j < n; ++j) to[j * width + lane] = t < n_tokens ? x.row<float>(t)[first + j] : 0.0f;
     }
-  }
-}
-
-/// 32 of x to 16-bit integers with one scale: group g of a packed row. What is no number among them makes the scale one that is none.
-inline void pack_group(const float* from, const PackedRow& row, int64_t g) {
-  F32 largest{};
-  F32 halves[2] = {};
-  for (int j = 0; j < 32; j += kLanes) {
-    const F32 v = load<F32>(from + j);
-    largest = max(largest, abs(v));
-    halves[j / 16] += v;
-  }
-  const float top = highest(largest), inverse = top > 0 ? 32767.0f / top : 0.0f;
-  const float first = sum(halves[0]), second = sum(halves[1]);
-  const bool is_finite = std::abs(first + second) <= std::numeric_limits<float>::max();
-  const_cast<float*>(row.scale_sum)[2 * g] = is_finite ? top / 32767.0f : std::numeric_limits<float>::quiet_NaN();
-  const_cast<float*>(row.scale_sum)[2 * g + 1] = first + second;
-  const_cast<float*>(row.half_sums)[2 * g] = first;
-  const_cast<float*>(row.half_sums)[2 * g + 1] = second;
-  typedef int16_t I16half __attribute__((vector_size(2 * kLanes)));
-  for (int j = 0; j < 32; j += kLanes) {
-    // Nearest integer by 1.5·2^23, as in exp: the same on every instruction set.
-    const F32 nearest = (load<F32>(from + j) * inverse + 12582912.0f) - 12582912.0f;
-    store(const_cast<int16_t*>(row.q) + g * 32 + j, __builtin_convertvector(__builtin_convertvector(nearest, I32), I16half));
   }
 }
 

@@ -95,27 +95,15 @@ struct CodeTile {
 template <Dtype D>
 inline void unpack_codes(const uint8_t* row, int64_t first, int64_t n, int64_t r, CodeTile& tile) {
   using Decoder = GroupDecoder<D>;
-  constexpr int8_t kLowest = Decoder::kLowest;
-  for (int64_t i = 0; i < n; i += 32) {
-    I8x16 low, high;
-    const int64_t g = (first + i) / 32;
-    Decoder::codes(row, g, low, high);
-    store(&tile.codes[r][i], low - kLowest);
-    store(&tile.codes[r][i + 16], high - kLowest);
-    GroupScales s{};
-    if constexpr (Decoder::kSplit) {
-      s = Decoder::scales(row, g);
-    } else {
-      const F32x4 pair = Decoder::pair(row, g);
-      s.d[0] = pair[0];
-      if constexpr (Decoder::kHasMin) s.m[0] = pair[1];
-    }
-    constexpr int kParts = Decoder::kSplit ? 2 : 1;
-    for (int h = 0; h < kParts; ++h) {
-      tile.d[r][i / 32 * kParts + h] = s.d[h];
-      tile.m[r][i / 32 * kParts + h] = s.m[h] + float(kLowest) * s.d[h];
-    }
+  constexpr int kParts = Decoder::kSplit ? 2 : 1;
+  static_assert(kTileColumns == 32 * kChunk);
+  ChunkScales s;
+  chunk_scales<D>(row, first / 32, int(n / 32), s);
+  for (int p = 0; p < kParts; ++p) {
+    store(&tile.d[r][kChunk * p], s.d[p]);
+    store(&tile.m[r][kChunk * p], offsets<D>(s, p));
   }
+  for (int64_t i = 0; i < n; i += 32) store(&tile.codes[r][i], Decoder::codes(row, (first + i) / 32));
 }
 
 /// Where a tile meets a panel.
