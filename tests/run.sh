@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Every shelf of tests, or those named: lint unit ops golden session quantize asan fuzz web. Called by ./dev test, which .ci/run calls.
+# Every shelf of tests, or those named: lint unit ops golden gpu session quantize asan fuzz web. Called by ./dev test, which .ci/run calls.
 # Each shelf ends with its own runner's summary; the last lines say which shelves failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 source <(sed -n '/^cache=/,/^# ---- Commands/p' dev)  # set-up and builds, as ./dev has them
 
 shelves=("$@")
-[ ${#shelves[@]} -gt 0 ] || shelves=(lint unit ops golden session quantize asan fuzz web)
+[ ${#shelves[@]} -gt 0 ] || shelves=(lint unit ops golden gpu session quantize asan fuzz web)
 wants() { local s; for s in "${shelves[@]}"; do [ "$s" = "$1" ] && return 0; done; return 1; }
 wants_any() { local s; for s in "$@"; do wants "$s" && return 0; done; return 1; }
 failed=()
@@ -46,7 +46,7 @@ tokenizers() {
 }
 sessions() { node tests/sessions/run.mjs --backend "$1" --model "$model"; }
 
-wants_any unit ops golden session quantize && { build_native all || failed+=("build release"); }
+wants_any unit ops golden gpu session quantize && { build_native all || failed+=("build release"); }
 wants lint && shelf lint ./dev lint
 wants unit && shelf unit ctests release unit
 if wants unit; then
@@ -58,6 +58,12 @@ if wants_any golden session web; then build_web || failed+=("build web"); need_m
 if wants golden; then
   shelf "golden, native" ctests release golden
   shelf "golden, WebAssembly" wasm_golden
+fi
+# The native GPU device on Mesa's software one.
+gpu_tests() { VK_ICD_FILENAMES="$(ls /usr/share/vulkan/icd.d/lvp_icd.*.json)" SUBBYTE_NEEDS_GPU=1 ctests release gpu; }
+if wants gpu; then
+  need_packages $gpu_packages
+  need_wgpu && shelf gpu gpu_tests || failed+=("wgpu-native")
 fi
 if wants session; then
   need_packages $browser_packages

@@ -5,6 +5,7 @@
 #include "base/thread_pool.h"
 #include "capi/handles.h"
 #include "device/cpu/cpu_device.h"
+#include "device/webgpu/webgpu_device.h"
 #include "io/gguf.h"
 #include "option_tables.h"
 #include "runtime/golden.h"
@@ -85,6 +86,11 @@ void sb_memory_reset_peak(void) { memory_reset_peak(); }
 sb_engine* sb_engine_create(const char* options_json) {
   auto options = Options::parse(view(options_json), kEngineOptions);
   if (!options) return failed_null(options.error());
+  if (options->text("device") == "webgpu") {
+    auto gpu = make_webgpu_device();
+    if (!gpu) return failed_null(gpu.error());
+    return new sb_engine{std::move(*gpu), {}};
+  }
   CpuOptions cpu;
   cpu.threads = int(options->integer("threads"));
   cpu.isa = options->text("isa");
@@ -259,7 +265,8 @@ int32_t sb_session_start(sb_session* session, const char* request_json) {
 }
 int32_t sb_session_step(sb_session* session) {
   auto more = session->session.step();
-  return more ? (*more ? SB_STEP_MORE : SB_STEP_DONE) : failed(more.error());
+  if (!more) return failed(more.error());
+  return session->session.waits() ? SB_STEP_WAITS : *more ? SB_STEP_MORE : SB_STEP_DONE;
 }
 const char* sb_session_event(sb_session* session) {
   session->text = session->session.next_event();

@@ -125,7 +125,7 @@ SB_API const char* sb_tokenizer_decode(sb_tokenizer*, const int32_t* ids, uint64
 
 /* ---- Session: one conversation, its KV cache and its sampler ---- */
 
-enum { SB_STEP_DONE = 0, SB_STEP_MORE = 1 };
+enum { SB_STEP_DONE = 0, SB_STEP_MORE = 1, SB_STEP_WAITS = 2 };
 
 /* options: {context}: tokens this session can hold; default the model's. */
 SB_API sb_session* sb_session_create(sb_model*, const char* options_json);
@@ -135,7 +135,8 @@ SB_API void sb_session_free(sb_session*);
  * With messages, what the cache already holds of the same conversation is not computed again.
  * Errors: kSessionBusy while an answer runs. */
 SB_API int32_t sb_session_start(sb_session*, const char* request_json);
-/* One step: a chunk of the prompt, or one token. SB_STEP_MORE, SB_STEP_DONE, or negative (the answer has ended with an error). */
+/* One step: a chunk of the prompt, or one token. SB_STEP_MORE, SB_STEP_DONE, or negative (the answer has ended with an error).
+ * In a page also SB_STEP_WAITS: the GPU has not answered yet; call again when it has. */
 SB_API int32_t sb_session_step(sb_session*);
 /* The next event, or NULL when there is none: {"type": "prefill", n_tokens, done, ms}, {"type": "token", id, text, ms, top?: [{id,
  * logit}]},

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -13,10 +14,13 @@ namespace sb {
 
 /// What changes from one run of a program to the next.
 struct Scalars {
-  std::span<const int32_t> ids;  // [T]
+  std::span<const int32_t> ids;  // [T]; none: the id that the device chose last
   int32_t position = 0;          // of ids[0]: tokens in the cache already
   KvPages* kv = nullptr;         // room for position + T tokens is reserved
+  int32_t n_choices = 0;  // above 0 the device picks the likeliest of so many "logits", for chosen() and the next run, and gives no outputs
 };
+
+inline constexpr int32_t kNotChosen = -1;
 
 /// What running a plan takes beside weights and cache. A device's programs share these bytes: the largest counts.
 struct RunBytes {
@@ -39,6 +43,8 @@ class Device {
   virtual std::string describe() const = 0;
   /// Threads that run its kernels; 1 where it has none of its own.
   virtual int n_threads() const = 0;
+  /// Whether programs hold copies of weights, so that they must go before weights change.
+  virtual bool copies_weights() const { return false; }
   /// Another one with the same kernels, that has memory of its own and can run at the same time. Errors: kMemoryExhausted.
   virtual Result<std::unique_ptr<Device>> twin(int n_threads) const = 0;
   /// Errors: kOpUnsupported {device, op, dtype}, kMemoryExhausted.
@@ -47,10 +53,46 @@ class Device {
   virtual RunBytes measure(const Plan& plan, int64_t context) const = 0;
   /// Gives the input `name` of a plan (Plan::input) its numbers for the next run of this program. Errors: kMemoryExhausted.
   virtual Status fill(Program& program, std::string_view name, std::span<const float> values) = 0;
-  /// Starts a run. On the CPU it has completed when this returns.
+  /// Starts a run. On the CPU it has completed when this returns. Errors: kMemoryExhausted, kDeviceLost, kDeviceFailed.
   virtual Status submit(Program& program, const Scalars& scalars) = 0;
-  /// Whether everything submitted has completed.
-  virtual bool idle() = 0;
+  /// Whether everything submitted has completed. Errors: kDeviceLost, kDeviceFailed.
+  virtual Result<bool> idle() = 0;
+  /// Waits for something to complete; false where there is no waiting: a page's host calls again later.
+  virtual bool wait() { return true; }
+  /// Nobody will ask for what is under way; idle() says when it is gone.
+  virtual void drop() {}
+  /// Whether runs can choose their token (Scalars::choose), and how many may be under way.
+  virtual int n_choices() const { return 0; }
+  /// The oldest choice not taken yet; none while it has not come. kNotChosen where logits were not finite.
+  /// Errors: kDeviceLost, kDeviceFailed.
+  virtual Result<std::optional<int32_t>> chosen() { return std::nullopt; }
+  /// Whether `who` may submit now. Who has submitted keeps the device until it has its outputs and calls release(); it should do so soon
+  /// when somebody else waits.
+  bool acquire(const void* who) {
+    if (user_ && user_ != who) is_wanted_ = true;
+    if (!user_) user_ = who;
+    return user_ == who;
+  }
+  void release(const void* who) {
+    if (user_ != who) return;
+    user_ = nullptr;
+    is_wanted_ = false;
+  }
+  bool is_wanted() const { return is_wanted_; }
+  /// Where a cache of this device lies; none: in the host's pages.
+  virtual std::unique_ptr<KvStorage> kv_storage(int32_t n_layers, int32_t width, bool half) { return nullptr; }
+
+ private:
+  const void* user_ = nullptr;  // whose runs are under way
+  bool is_wanted_ = false;
 };
+
+/// Waits until all is done. False: it is not, and there is no waiting here.
+inline Result<bool> settle(Device& device) {
+  while (true) {
+    SB_TRY(const bool is_idle, device.idle());
+    if (is_idle || !device.wait()) return is_idle;
+  }
+}
 
 }  // namespace sb

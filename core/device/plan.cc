@@ -133,18 +133,22 @@ Status Plan::finish() const {
   return {};
 }
 
-ArenaLayout plan_arena(const Plan& plan) {
+ArenaLayout plan_arena(const Plan& plan, const NodeTimes* times) {
   const std::vector<Value>& values = plan.values();
-  const int32_t n_nodes = int32_t(plan.nodes().size());
-  std::vector<int32_t> first(values.size(), -1), last(values.size(), -1);  // node indices between which a value's bytes are needed
-  for (int32_t i = 0; i < n_nodes; ++i) {
-    const Node& node = plan.nodes()[size_t(i)];
-    if (node.output >= 0) first[size_t(node.output)] = last[size_t(node.output)] = i;
+  const size_t n_nodes = plan.nodes().size();
+  std::vector<int32_t> first(values.size(), -1), last(values.size(), -1);  // steps between which a value's bytes are needed
+  for (size_t i = 0; i < n_nodes; ++i) {
+    const Node& node = plan.nodes()[i];
+    const int32_t begin = times ? times->begin[i] : int32_t(i), end = times ? times->end[i] : int32_t(i);
+    if (node.output >= 0) {
+      first[size_t(node.output)] = begin;
+      last[size_t(node.output)] = end;
+    }
     for (int32_t in : node.inputs) {
-      if (in >= 0) last[size_t(root_of(values, in))] = i;
+      if (in >= 0) last[size_t(root_of(values, in))] = end;
     }
   }
-  for (const Output& output : plan.outputs()) last[size_t(root_of(values, output.value))] = n_nodes;
+  for (const Output& output : plan.outputs()) last[size_t(root_of(values, output.value))] = INT32_MAX;
 
   // Values in order of birth; each takes the lowest gap left by those alive at the same time.
   struct Placed {

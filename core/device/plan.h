@@ -102,6 +102,12 @@ struct ArenaLayout {
   std::vector<int64_t> offset;  // bytes, one a value; -1 for values without bytes of their own
   int64_t n_bytes = 0;
 };
-ArenaLayout plan_arena(const Plan& plan);
+/// When nodes run, as steps of a device that runs several at a time: node i from step begin[i] to end[i]. What one step touches has bytes
+/// of its own. Both ascend.
+struct NodeTimes {
+  std::vector<int32_t> begin, end;
+};
+/// Without `times` each node is a step.
+ArenaLayout plan_arena(const Plan& plan, const NodeTimes* times = nullptr);
 
 }  // namespace sb

@@ -66,6 +66,17 @@ inline U32x4 to_nibbles(U32x4 v) { return swap_places<1, 0>(swap_places<2, 0>(sw
 
 }  // namespace
 
+void plane_row_words(const PlaneMatrix& m, const PlaneSet& s, int64_t row, uint32_t* to) {
+  if (s.order == PlaneOrder::kRows) {
+    const int64_t n = s.code.n_planes * m.words_per_row();
+    std::memcpy(to, s.words + row * n, size_t(n) * 4);
+    return;
+  }
+  for (int p = 0; p < s.code.n_planes; ++p) {
+    for (int64_t j = 0; j < m.words_per_row(); ++j) *to++ = plane_word(m, s, row, p, j);
+  }
+}
+
 void pack_plane_block(const uint32_t* words, int n_planes, int64_t words_per_row, int64_t block, uint8_t* to) {
   constexpr int64_t kHalf = kPlaneBlockRows / 2;
   const uint32_t* rows = words + block * kPlaneBlockRows * n_planes * words_per_row;

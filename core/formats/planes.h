@@ -94,6 +94,9 @@ void pack_plane_block(const uint32_t* words, int n_planes, int64_t words_per_row
 /// A whole set from rows' order to blocks' order, in place. n_rows is a multiple of 32.
 void pack_plane_blocks(uint32_t* words, int64_t n_rows, int n_planes, int64_t words_per_row);
 
+/// The words of a row in rows' order, [P, K/32], from a set in either order.
+void plane_row_words(const PlaneMatrix& m, const PlaneSet& s, int64_t row, uint32_t* to);
+
 /// Position of input k's bit in its word.
 constexpr int plane_bit(int64_t k) { return int(8 * (k % 4) + (k % 32) / 4); }
 inline float plane_sign(const uint32_t* words, int64_t k) { return (words[k / 32] >> plane_bit(k) & 1) ? 1.0f : -1.0f; }

@@ -69,8 +69,21 @@ Result<GoldenReport> golden_run(Model& model, std::span<const std::byte> golden)
     return err(Code::kPromptTooLong, {{"n_tokens", n_tokens + n_greedy}, {"context", shape.context}});
 
   // float32 in the cache too: the reference is float32.
-  KvPages kv(int32_t(shape.n_layers), int32_t(shape.n_kv_heads * shape.head_dim), false);
-  SB_TRY(Program * program, model.run({n_tokens, Pass::Logits::kAll, true}, ids, 0, kv));
+  const auto n_layers = int32_t(shape.n_layers), kv_width = int32_t(shape.n_kv_heads * shape.head_dim);
+  Device& device = model.device();
+  KvPages kv(n_layers, kv_width, false, 0, device.kv_storage(n_layers, kv_width, false));
+  // Runs a pass to its end.
+  auto run = [&](const Pass& pass, std::span<const int32_t> tokens, int64_t position) -> Result<Program*> {
+    if (!device.acquire(&kv)) return err(Code::kSessionBusy);
+    Result<Program*> program = model.run(pass, tokens, position, kv);
+    if (program) {
+      const Result<bool> settled = settle(device);
+      if (!settled) program = std::unexpected(settled.error());
+    }
+    device.release(&kv);
+    return program;
+  };
+  SB_TRY(Program * program, run({n_tokens, Pass::Logits::kAll, true}, ids, 0));
 
   GoldenReport report;
   Computed computed;
@@ -89,11 +102,11 @@ Result<GoldenReport> golden_run(Model& model, std::span<const std::byte> golden)
     int64_t n_prompt = greedy->dtype == Dtype::kI32 ? std::mismatch(ids.begin(), ids.begin() + limit, want).first - ids.begin() : 0;
     std::vector<int32_t> answer(ids.begin(), ids.begin() + n_prompt);
     if (n_prompt == 0) n_prompt = n_tokens;  // or they are the continuation of the whole input
-    SB_TRY(Program * prompt, model.run({n_prompt, Pass::Logits::kLast, false}, ids.first(size_t(n_prompt)), 0, kv));
+    SB_TRY(Program * prompt, run({n_prompt, Pass::Logits::kLast, false}, ids.first(size_t(n_prompt)), 0));
     int32_t next = likeliest(prompt->output("logits").first(size_t(shape.vocab)));
     for (int64_t position = n_prompt; int64_t(answer.size()) < n_greedy; ++position) {
       answer.push_back(next);
-      SB_TRY(Program * step, model.run({1, Pass::Logits::kLast, false}, {&next, 1}, position, kv));
+      SB_TRY(Program * step, run({1, Pass::Logits::kLast, false}, {&next, 1}, position));
       next = likeliest(step->output("logits").first(size_t(shape.vocab)));
     }
     report.outputs.push_back(compare_ids(*greedy, answer));

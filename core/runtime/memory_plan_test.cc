@@ -19,7 +19,7 @@ class CountingDevice final : public Device {
   Result<std::unique_ptr<Program>> compile(std::unique_ptr<Plan>) override { return err(Code::kInternal, {{"what", "compiled"}}); }
   Status fill(Program&, std::string_view, std::span<const float>) override { return {}; }
   Status submit(Program&, const Scalars&) override { return {}; }
-  bool idle() override { return true; }
+  Result<bool> idle() override { return true; }
 };
 
 MemoryPlan planned(const char* name, int bits, int64_t context = 0, int kv_bits = 16) {

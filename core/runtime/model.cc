@@ -151,11 +151,12 @@ Result<Program*> Model::program(const Pass& pass) {
   return known.get();
 }
 
-Result<Program*> Model::run(const Pass& pass, std::span<const int32_t> ids, int64_t position, KvPages& kv) {
-  SB_ASSERT(int64_t(ids.size()) == pass.n_tokens);
+Result<Program*> Model::run(const Pass& pass, const Scalars& scalars) {
+  SB_ASSERT(scalars.ids.empty() ? pass.n_tokens == 1 : int64_t(scalars.ids.size()) == pass.n_tokens);
+  retired_.clear();
   SB_TRY(Program * compiled, program(pass));
-  SB_OK(kv.reserve(position + pass.n_tokens));
-  SB_OK(device_->submit(*compiled, {ids, int32_t(position), &kv}));
+  SB_OK(scalars.kv->reserve(scalars.position + pass.n_tokens));
+  SB_OK(device_->submit(*compiled, scalars));
   return compiled;
 }
 
@@ -166,11 +167,21 @@ Result<Loading> Model::refinement() const {
 
 Status Model::refine(ModelFiles files) {
   if (!files_->index) return err(Code::kRefinementMissing, {{"file", files_->file}});
-  return attach_refinement(*files_->index, std::move(files.weights), files_->weights);
+  SB_OK(attach_refinement(*files_->index, std::move(files.weights), files_->weights));
+  retire_programs();
+  return {};
+}
+
+void Model::retire_programs() {
+  if (!device_->copies_weights()) return;
+  for (auto& [pass, program] : programs_) retired_.push_back(std::move(program));
+  programs_.clear();
 }
 
 uint64_t Model::drop_refinement(uint64_t n_bytes) {
-  return files_->index ? sb::drop_refinement(*files_->index, files_->weights, n_bytes) : 0;
+  if (!files_->index) return 0;
+  retire_programs();
+  return sb::drop_refinement(*files_->index, files_->weights, n_bytes);
 }
 
 bool Model::has_refinement() const {

@@ -53,7 +53,11 @@ class Model {
   /// The program of a pass, compiled when first asked for.
   Result<Program*> program(const Pass& pass);
   /// Runs a pass over `ids`, which join the cache at `position`.
-  Result<Program*> run(const Pass& pass, std::span<const int32_t> ids, int64_t position, KvPages& kv);
+  Result<Program*> run(const Pass& pass, std::span<const int32_t> ids, int64_t position, KvPages& kv) {
+    return run(pass, {ids, int32_t(position), &kv});
+  }
+  /// The same; without ids over the one that the device chose last (Device::chosen).
+  Result<Program*> run(const Pass& pass, const Scalars& scalars);
 
   /// A load of the refinement planes that this model's folder has. Errors: kRefinementMissing.
   Result<Loading> refinement() const;
@@ -72,6 +76,7 @@ class Model {
  private:
   Model() = default;
   void read_specials();
+  void retire_programs();
   Result<std::unique_ptr<Plan>> plan(const Pass& pass) const;
 
   std::unique_ptr<ModelFiles> files_;  // does not move: the graph refers to its weights
@@ -85,6 +90,7 @@ class Model {
   std::vector<int32_t> ends_;
   std::string bos_text_, eos_text_;  // for the template
   std::map<std::tuple<int64_t, Pass::Logits, bool>, std::unique_ptr<Program>> programs_;
+  std::vector<std::unique_ptr<Program>> retired_;  // over weights that are no longer; one of them may be running
 };
 
 }  // namespace sb

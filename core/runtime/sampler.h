@@ -21,6 +21,8 @@ struct SamplerOptions {
 class Sampler {
  public:
   explicit Sampler(const SamplerOptions& options);
+  /// Whether the next token is always the likeliest, whatever came before.
+  bool is_greedy() const { return !(options_.temperature > 0) && options_.repetition_penalty == 1; }
   /// Picks from `logits` [V], which it may change; `history` is the tokens so far (prompt and answer), for the repetition penalty.
   /// Order: penalty, temperature, top-k, top-p, min-p, draw. Errors: kLogitsNotFinite {position}: NaN or +inf anywhere.
   Result<int32_t> sample(std::span<float> logits, std::span<const int32_t> history);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "base/host.h"
 #include "option_tables.h"
@@ -17,6 +18,8 @@ constexpr int64_t kBuckets[] = {64, 16, 4, 1};
 constexpr int64_t kBuckets[] = {256, 64, 16, 4, 1};
 #endif
 
+int32_t kv_width(const Model& model) { return int32_t(model.shape().n_kv_heads * model.shape().head_dim); }
+
 double rate(double n, double ms) { return ms > 0 ? n * 1000 / ms : 0; }
 
 }  // namespace
@@ -26,7 +29,10 @@ std::span<const int64_t> prefill_buckets() { return kBuckets; }
 Session::Session(Model& model, int64_t context)
     : model_(model),
       context_(context > 0 ? std::min(context, model.context()) : model.context()),
-      kv_(int32_t(model.shape().n_layers), int32_t(model.shape().n_kv_heads * model.shape().head_dim), true) {}
+      kv_(int32_t(model.shape().n_layers), kv_width(model), true, 0,
+          model.device().kv_storage(int32_t(model.shape().n_layers), kv_width(model), true)) {}
+
+Session::~Session() { leave(); }
 
 Result<std::vector<int32_t>> Session::prompt_ids(const Options& options, std::string_view request_json) const {
   const Json *prompt = options.extra("prompt"), *messages = options.extra("messages"), *ids = options.extra("ids");
@@ -97,10 +103,56 @@ void Session::keep(int64_t n_tokens) {
 }
 
 Result<bool> Session::step() {
+  waits_ = false;
   if (!answer_) return false;
-  Result<bool> more = answer_->n_done < int64_t(answer_->prompt.size()) ? prefill() : decode();
-  if (!more) answer_.reset();
+  Result<bool> more = advance();
+  if (!more) {
+    leave();
+    answer_.reset();
+  }
   return more;
+}
+
+Result<bool> Session::advance() {
+  Answer& a = *answer_;
+  if (a.n_choices > 0) return decode();
+  if (running_) {
+    SB_TRY(const bool has_come, settle(model_.device()));
+    if (!has_come) return wait();
+    return choose(*std::exchange(running_, nullptr));
+  }
+  return a.n_done < int64_t(a.prompt.size()) ? prefill() : decode();
+}
+
+Result<bool> Session::wait() {
+  waits_ = true;
+  return true;
+}
+
+/// Gives the device up; what is still under way there is dropped.
+void Session::leave() {
+  if (running_ || (answer_ && answer_->n_choices > 0)) model_.device().drop();
+  running_ = nullptr;
+  model_.device().release(this);
+}
+
+/// Whether tokens can be chosen on the device, run after run, without a look at the logits.
+bool Session::chooses_ahead() const { return model_.device().n_choices() > 0 && answer_->sampler.is_greedy() && answer_->n_top == 0; }
+
+/// False: the device is somebody else's for now, and nothing happened.
+Result<bool> Session::submit(const Pass& pass, std::span<const int32_t> ids, int64_t position) {
+  Device& device = model_.device();
+  Answer& a = *answer_;
+  if (!device.acquire(this)) return false;
+  if (a.n_choices == 0) {
+    SB_TRY(const bool is_idle, settle(device));  // of what another left behind
+    if (!is_idle) return false;
+  }
+  const bool chooses = pass.logits != Pass::Logits::kNone && chooses_ahead();
+  SB_TRY(Program * program, model_.run(pass, {ids, int32_t(position), &kv_, chooses ? int32_t(model_.shape().vocab) : 0}));
+  if (chooses) ++a.n_choices;
+  if (pass.logits != Pass::Logits::kNone && !chooses) running_ = program;
+  return true;
 }
 
 Result<bool> Session::prefill() {
@@ -116,21 +168,55 @@ Result<bool> Session::prefill() {
   const bool last = n == left;
   const Pass pass{n, last ? Pass::Logits::kLast : Pass::Logits::kNone, false};
   const std::span<const int32_t> ids(a.prompt.data() + a.n_done, size_t(n));
-  SB_TRY(Program * program, model_.run(pass, ids, int64_t(cached_.size()), kv_));
+  SB_TRY(const bool is_submitted, submit(pass, ids, int64_t(cached_.size())));
+  if (!is_submitted) return wait();
   cached_.insert(cached_.end(), ids.begin(), ids.end());
   a.n_done += n;
   a.prefilled_ms = host_now_ms();
   OrderedJson event = {{"type", "prefill"}, {"n_tokens", a.prompt.size()}, {"done", a.n_done}, {"ms", a.prefilled_ms - a.started_ms}};
   events_.push_back(json_text(event));
-  return last ? choose(*program) : true;
+  return last ? advance() : true;
 }
 
 Result<bool> Session::decode() {
   Answer& a = *answer_;
-  const int32_t newest = a.ids.back();
-  SB_TRY(Program * program, model_.run({1, Pass::Logits::kLast, false}, {&newest, 1}, int64_t(cached_.size()), kv_));
-  cached_.push_back(newest);
-  return choose(*program);
+  const Pass one{1, Pass::Logits::kLast, false};
+  if (a.n_choices == 0) {
+    const int32_t newest = a.ids.back();
+    SB_TRY(const bool is_submitted, submit(one, {&newest, 1}, int64_t(cached_.size())));
+    if (!is_submitted) return wait();
+    cached_.push_back(newest);
+    if (a.n_choices == 0) return advance();
+    a.n_runs = 0;
+  }
+  // The device goes on with what it chose, while its choices come one by one. Somebody else's turn comes when it has run dry.
+  auto has_room = [&] { return int64_t(cached_.size()) + a.n_runs + 1 < context_ && int64_t(a.ids.size()) + a.n_choices < a.max_tokens; };
+  while (a.n_choices < model_.device().n_choices() && has_room() && !model_.device().is_wanted()) {
+    SB_TRY(const bool is_submitted, submit(one, {}, int64_t(cached_.size()) + a.n_runs));
+    SB_ASSERT(is_submitted);
+    ++a.n_runs;
+  }
+  return take_choice();
+}
+
+Result<bool> Session::take_choice() {
+  Answer& a = *answer_;
+  Device& device = model_.device();
+  while (true) {
+    SB_TRY(const std::optional<int32_t> id, device.chosen());
+    if (!id && device.wait()) continue;
+    if (!id) return wait();
+    --a.n_choices;
+    if (*id == kNotChosen) return err(Code::kLogitsNotFinite, {{"position", cached_.size()}});
+    if (a.n_choices == 0) device.release(this);
+    SB_TRY(const bool more, accept(*id));
+    // The run that has this token as its input is under way already.
+    if (more && a.n_runs > 0) {
+      cached_.push_back(*id);
+      --a.n_runs;
+    }
+    return more;
+  }
 }
 
 Result<bool> Session::choose(Program& program) {
@@ -145,6 +231,7 @@ Result<bool> Session::choose(Program& program) {
     for (auto id = order.begin(); id != end; ++id) a.top.push_back({{"id", *id}, {"logit", logits[size_t(*id)]}});
   }
   SB_TRY(int32_t id, a.sampler.sample(logits, cached_));
+  model_.device().release(this);
   return accept(id);
 }
 
@@ -193,6 +280,7 @@ bool Session::finish(const char* reason) {
                        {"decode_tokens_per_s", rate(double(std::max<int64_t>(0, n_decoded)), decode_ms)}};
   OrderedJson event = {{"type", "done"}, {"finish_reason", reason}, {"usage", usage}, {"text", a.text}, {"ids", a.ids}};
   events_.push_back(json_text(event));
+  leave();
   answer_.reset();
   return false;
 }

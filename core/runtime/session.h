@@ -21,8 +21,12 @@ class Session {
 
   /// Starts an answer (sb_session_start in capi/subbyte.h). Errors: kSessionBusy, kPromptTooLong, kPromptEmpty, kTokenOutside, options'.
   Status start(std::string_view request_json);
+  ~Session();
+  Session(Session&&) = delete;
   /// One step of the running answer; false when it is over. After an error the answer is over and the session usable.
   Result<bool> step();
+  /// Whether the last step did nothing, because the device has not answered yet: only where there is no waiting (Device::wait).
+  bool waits() const { return waits_; }
   /// The oldest event not taken yet, as JSON text; empty when there is none.
   std::string next_event();
   void cancel();
@@ -41,11 +45,20 @@ class Session {
     OrderedJson top = {};              // of the newest token
     std::vector<int32_t> prompt = {};  // the whole prompt; its first n_done tokens are in the cache
     int64_t n_done = 0, n_cached = 0;
+    // Tokens that the device chooses by itself, so that it need not wait for us: choices on their way, and runs whose token was such a
+    // choice. The cache then holds n_ahead runs more than cached_ tells.
+    int64_t n_choices = 0, n_runs = 0;
     std::vector<int32_t> ids = {};  // the answer
     std::string text = {};
     double started_ms = 0, prefilled_ms = 0, first_token_ms = 0, last_token_ms = 0;
   };
 
+  Result<bool> advance();
+  Result<bool> wait();
+  Result<bool> submit(const Pass& pass, std::span<const int32_t> ids, int64_t position);
+  Result<bool> take_choice();
+  bool chooses_ahead() const;
+  void leave();
   Result<std::vector<int32_t>> prompt_ids(const Options& options, std::string_view request_json) const;
   Result<bool> prefill();
   Result<bool> decode();
@@ -59,6 +72,8 @@ class Session {
   KvPages kv_;
   std::vector<int32_t> cached_;  // tokens whose keys and values are in the cache, in order
   std::optional<Answer> answer_;
+  Program* running_ = nullptr;  // whose logits are on their way
+  bool waits_ = false;
   std::deque<std::string> events_;
 };
 

@@ -115,18 +115,19 @@ Ref Sources::v(int64_t n, float mean) {
 
 void Sources::fill(KvPages& kv, int32_t n_layers, int64_t position) {
   std::normal_distribution<float> normal;
+  std::vector<std::byte> row(size_t(kv.row_bytes()));
   for (int64_t t = 0; t < position; ++t) {
     for (int32_t layer = 0; layer < n_layers; ++layer) {
       for (int part = 0; part < 2; ++part) {
-        std::byte* row = kv.row(t, layer, part);
         for (int32_t i = 0; i < kv.width(); ++i) {
           const float value = normal(random_);
           if (kv.half()) {
-            reinterpret_cast<uint16_t*>(row)[i] = float_to_half(value);
+            reinterpret_cast<uint16_t*>(row.data())[i] = float_to_half(value);
           } else {
-            reinterpret_cast<float*>(row)[i] = value;
+            reinterpret_cast<float*>(row.data())[i] = value;
           }
         }
+        kv.write(t, layer, part, row.data());
       }
     }
   }

@@ -8,7 +8,7 @@
 
 #include "device/cpu/cpu_device.h"
 #include "device/cpu/kernel.h"
-#include "ops/op_cases.h"
+#include "ops/run_case.h"
 
 namespace sb {
 namespace {
@@ -16,21 +16,7 @@ namespace {
 std::vector<float> run_case(const OpCase& c, const char* isa, int threads, uint64_t seed) {
   auto device = make_cpu_device({threads, isa, false});
   EXPECT_TRUE(device) << isa;
-  auto plan = std::make_unique<Plan>(c.n_tokens);
-  Sources sources(*plan, seed);
-  const Ref y = c.build(*plan, sources);
-  plan->output("y", y);
-  EXPECT_TRUE(plan->finish()) << plan->finish().error().message();
-  KvPages kv(1, std::max(1, c.kv_width), c.half);
-  EXPECT_TRUE(kv.reserve(c.position + c.n_tokens));
-  if (c.kv_width) sources.fill(kv, 1, c.position);
-  std::vector<int32_t> ids;
-  for (int64_t t = 0; t < c.n_tokens; ++t) ids.push_back(int32_t(t));
-  auto program = (*device)->compile(std::move(plan));
-  EXPECT_TRUE(program);
-  EXPECT_TRUE((*device)->submit(**program, {ids, c.position, &kv}));
-  const std::span<float> out = (*program)->output("y");
-  return {out.begin(), out.end()};
+  return run_on(**device, c, seed);
 }
 
 class Ops : public testing::TestWithParam<const char*> {};
@@ -45,13 +31,8 @@ TEST_P(Ops, AgreeWithTheReference) {
     for (int threads : {1, 3}) {
       const std::vector<float> got = run_case(c, GetParam(), threads, seed);
       ASSERT_EQ(got.size(), want.size());
-      double error = 0, power = 1e-30;
-      for (size_t i = 0; i < want.size(); ++i) {
-        error += (double(got[i]) - want[i]) * (double(got[i]) - want[i]);
-        power += double(want[i]) * want[i];
-      }
-      EXPECT_LE(error / power, c.nmse) << c.op << " " << c.text << ", " << threads << " threads, seed " << seed
-                                       << "; allowed for: " << c.why;
+      const double error = normalised_error(got, want);
+      EXPECT_LE(error, c.nmse) << c.op << " " << c.text << ", " << threads << " threads, seed " << seed << "; allowed for: " << c.why;
       if (std::isnan(error)) ADD_FAILURE() << c.op << " " << c.text << " gave NaN, seed " << seed;
     }
   }

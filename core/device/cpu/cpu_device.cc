@@ -232,7 +232,7 @@ class CpuDevice final : public Device {
     return {};
   }
 
-  bool idle() override { return true; }
+  Result<bool> idle() override { return true; }
 
  private:
   /// Integers are token ids or codes of another format; no kernel multiplies them.

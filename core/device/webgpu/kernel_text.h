@@ -1,0 +1,21 @@
+// WGSL texts by the name of their file under kernels/, and their holes filled.
+#pragma once
+
+#include <initializer_list>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace sb {
+
+using WgslHoles = std::initializer_list<std::pair<std::string_view, std::string>>;
+
+/// The text of kernels/<name>.wgsl, "" when there is none, with "$HOLE" replaced.
+std::string wgsl(std::string_view name, WgslHoles holes = {});
+bool has_wgsl(std::string_view name);
+void fill(std::string& text, WgslHoles holes);
+
+/// Stands in every entry, so that the automatic layout has every binding of the prelude.
+inline constexpr std::string_view kKeepLayout = "if (step.n_tokens == kNone) { arena[0] = keep_layout(); }\n";
+
+}  // namespace sb

@@ -1,0 +1,467 @@
+#include "device/webgpu/lowering.h"
+
+#include <algorithm>
+#include <bit>
+#include <cctype>
+#include <cmath>
+#include <cstdio>
+
+#include "device/webgpu/chain.h"
+#include "device/webgpu/kernel_text.h"
+#include "formats/planes.h"
+
+namespace sb {
+namespace {
+
+/// Up to this many tokens a product reads its weights a row at a time; above, in tiles.
+constexpr int64_t kFewTokens = 4;
+constexpr uint32_t kGroupsX = 32768;  // workgroups along x; the rest go along z
+
+uint32_t bits(float x) { return std::bit_cast<uint32_t>(x); }
+uint32_t aligned(uint64_t words) { return uint32_t((words + 63) / 64 * 64); }
+
+std::string lower_case(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) c = char(std::tolower(static_cast<unsigned char>(c)));
+  return out;
+}
+
+const char* activation_name(Activation act) {
+  constexpr const char* kNames[] = {"silu", "gelu_tanh", "gelu_erf", "relu"};
+  return kNames[size_t(act)];
+}
+
+/// Words of scratch that a program's steps share: inputs made ready for planes, one-bit products, angles.
+struct Scratch {
+  uint32_t packed = 0, products = 0, angles = 0;
+};
+
+/// Walks the nodes. The first walk has neither weights nor places, and finds out what is chained with what and how much scratch there is;
+/// the second makes the steps.
+class Lowering {
+ public:
+  Lowering(const Plan& plan, bool half, Scratch scratch, GpuWeights* weights, const ArenaLayout* layout)
+      : plan_(plan), weights_(weights), half_(half) {
+    packed_at_ = kGpuIdsAt + aligned(uint64_t(plan.n_tokens()));
+    products_at_ = packed_at_ + scratch.packed;
+    angles_at_ = products_at_ + scratch.products;
+    place_values(angles_at_ + scratch.angles, layout);
+  }
+
+  Result<GpuLowered> run() {
+    for (const Node& node : plan_.nodes()) {
+      begin_ = -1;
+      SB_OK(std::visit([&](const auto& op) { return lower(op, node); }, node.op));
+      times_.begin.push_back(begin_ < 0 ? now() : begin_);
+      times_.end.push_back(now());
+    }
+    close();
+    return std::move(out_);
+  }
+  const NodeTimes& times() const { return times_; }
+  Scratch scratch() const { return {aligned(packed_words_), aligned(products_words_), aligned(angles_words_)}; }
+
+ private:
+  const Value& value(int32_t v) const { return plan_.values()[size_t(v)]; }
+  uint32_t at(int32_t v) const { return out_.value_at[size_t(v)]; }
+  uint32_t stride(int32_t v) const { return out_.value_stride[size_t(v)]; }
+  uint32_t width(int32_t v) const { return uint32_t(value(v).shape[-1]); }
+  int64_t rows(int32_t v) const { return value(v).shape[0]; }
+  int32_t now() const { return int32_t(out_.steps.size()); }
+
+  void place_values(uint64_t begin, const ArenaLayout* layout) {
+    const size_t n = plan_.values().size();
+    out_.value_at.assign(n, 0);
+    out_.value_stride.assign(n, 0);
+    for (size_t i = 0; i < n; ++i) {
+      if (plan_.values()[i].kind != ValueKind::kActivation) continue;
+      const auto root = size_t(plan_.root(int32_t(i)));
+      out_.value_stride[i] = uint32_t(plan_.values()[root].shape[-1]);
+      if (!layout || layout->offset[root] < 0) continue;
+      uint64_t column = 0;
+      for (int32_t v = int32_t(i); value(v).alias_of >= 0; v = value(v).alias_of) column += uint64_t(value(v).first_column);
+      out_.value_at[i] = uint32_t(begin + uint64_t(layout->offset[root]) / 4 + column);
+    }
+    out_.arena_words = begin + uint64_t(layout ? layout->n_bytes / 4 : 0);
+  }
+
+  /// Where a small vector lies: a norm, a bias, a constant.
+  uint32_t vector(int32_t v) const {
+    if (v < 0 || !weights_) return kGpuNone;
+    if (value(v).kind == ValueKind::kConstant) return weights_->vector(std::span<const float>(value(v).constant));
+    return weights_->vector(value(v).weight);
+  }
+  uint32_t halves(const uint16_t* from, int64_t n) const {
+    if (!from || !weights_) return kGpuNone;
+    return weights_->vector(TensorView{reinterpret_cast<const std::byte*>(from), Dtype::kF16, {n}, 2 * n});
+  }
+  uint32_t signs(const PlaneMatrix& m) const {
+    if (!m.hadamard || !weights_) return kGpuNone;
+    return weights_->vector(std::span(m.signs, size_t(m.words_per_row())));
+  }
+
+  // ---- Steps ----
+
+  void close() {
+    if (!chain_.empty()) push(chain_.finish());
+  }
+  void push(GpuStep step) {
+    if (begin_ < 0) begin_ = now();
+    out_.steps.push_back(std::move(step));
+  }
+  void stage(int64_t n_tokens, std::string text, Chain::Words words, const std::vector<std::string>& shared = {}, int32_t layer = -1) {
+    if (!chain_.takes(n_tokens, layer)) close();
+    if (begin_ < 0) begin_ = now();
+    chain_.add(n_tokens, std::move(text), words, shared, layer);
+  }
+  /// A dispatch of `n` workgroups for each of n_tokens.
+  static void set_groups(GpuStep& step, int64_t n, int64_t n_tokens) {
+    step.groups[0] = uint32_t(std::min<int64_t>(n, kGroupsX));
+    step.groups[1] = uint32_t(n_tokens);
+    step.groups[2] = uint32_t((n + kGroupsX - 1) / kGroupsX);
+  }
+
+  // ---- Matrices ----
+
+  /// A run of a matrix's rows as one binding has them.
+  struct Part {
+    GpuId buffer[2] = {0, 0};
+    int64_t first_row = 0, n_rows = 0;
+  };
+  Result<std::vector<Part>> parts(const TensorView& w) {
+    if (!weights_) return std::vector<Part>{{{0, 0}, 0, w.planes ? w.planes->n_rows : w.shape[0]}};
+    std::vector<Part> out;
+    for (int set = 0; set < (w.planes ? w.planes->n_sets : 1); ++set) {
+      SB_TRY(std::shared_ptr<const GpuMatrix> matrix, w.planes ? weights_->planes(*w.planes, set) : weights_->rows(w));
+      out.resize(matrix->size());
+      for (size_t i = 0; i < matrix->size(); ++i) {
+        const GpuPiece& piece = (*matrix)[i];
+        out[i].buffer[set] = piece.buffer.id();
+        out[i].first_row = piece.first_row;
+        out[i].n_rows = piece.n_rows;
+      }
+      out_.matrices.push_back(std::move(matrix));
+    }
+    return out;
+  }
+  /// How a kernel loads four weights, and the text that says so.
+  struct Loader {
+    std::string text, load, row;
+  };
+  static Loader loader(const TensorView& w) {
+    if (!w.planes) return {wgsl("weights") + wgsl("decode/" + lower_case(dtype_name(w.dtype))), "load4", "(n * P[2].x)"};
+    const PlaneMatrix& m = *w.planes;
+    auto n = [](int i) { return std::to_string(i) + "u"; };
+    std::string text = wgsl("planes", {{"$TAPS", n(m.sets[0].code.n_taps)}, {"$PLANES", n(m.sets[0].code.n_planes)}});
+    if (m.n_sets == 1) return {std::move(text), "load4", "(P[2].x + n)"};
+    text += wgsl("planes2", {{"$TAPS2", n(m.sets[1].code.n_taps)}, {"$PLANES2", n(m.sets[1].code.n_planes)}});
+    return {std::move(text), "load4_both", "(P[2].x + n)"};
+  }
+  /// The words from P[3] on that planes.wgsl wants, for rows from first_row on.
+  std::vector<uint32_t> plane_params(const PlaneMatrix& m, int64_t first_row) const {
+    std::vector<uint32_t> out = {uint32_t(m.words_per_row()), uint32_t(m.segment)};
+    std::vector<uint32_t> filters;
+    for (int set = 0; set < m.n_sets; ++set) {
+      if (set == 1) {
+        out.push_back(filters[0]);
+        out.resize(8, 0);
+      }
+      out.push_back(row_scales(m, set) + uint32_t(first_row));
+      out.push_back(halves(m.sets[set].column_scale, m.n_columns));
+      filters.push_back(filter(m.sets[set].code));
+    }
+    out.push_back(filters.back());
+    return out;
+  }
+  uint32_t row_scales(const PlaneMatrix& m, int set) const {
+    const RowScales& scale = m.sets[set].row_scale;
+    if (!scale.floats) return halves(scale.halves, m.n_rows);
+    return weights_ ? weights_->vector(std::span(scale.floats, size_t(m.n_rows))) : kGpuNone;
+  }
+  uint32_t filter(const PlaneCode& code) const {
+    std::vector<float> taps;
+    for (int q = 0; q < code.n_taps; ++q)
+      taps.insert(taps.end(), code.filter[size_t(q)].begin(), code.filter[size_t(q)].begin() + code.n_planes);
+    return weights_ ? weights_->vector(std::span<const float>(taps)) : kGpuNone;
+  }
+  /// The call in a stage's text that rotates, nothing where there is no rotation, and the texts that it needs.
+  struct Rotation {
+    std::string call;
+    std::vector<std::string> shared;
+  };
+  static Rotation rotation(int block) {
+    if (!block) return {"", {wgsl("rows/hadamard")}};
+    char root[32];
+    std::snprintf(root, sizeof root, "%.9g", 1 / std::sqrt(double(block)));
+    return {"hadamard" + std::to_string(block) + "(l);",
+            {wgsl("rows/hadamard"), wgsl("rows/hadamard_block", {{"$BLOCK", std::to_string(block)}, {"$ROOT", root}})}};
+  }
+
+  // ---- Ops ----
+
+  Status lower(const Embed& op, const Node& node) {
+    close();
+    const TensorView& table = value(node.inputs[0]).weight;
+    const int32_t y = node.output;
+    const uint32_t ids = op.by_position ? kGpuNone : kGpuIdsAt;
+    SB_TRY(std::vector<Part> pieces, parts(table));
+    const Loader how = loader(table);
+    for (const Part& part : pieces) {
+      if (table.planes) {
+        const PlaneMatrix& m = *table.planes;
+        Rotation turn = rotation(m.hadamard);
+        turn.shared.push_back(how.text);
+        chain_.read(part.buffer[0], part.buffer[1], plane_params(m, part.first_row));
+        stage(
+            rows(y), wgsl("rows/embed_planes", {{"$LOAD", how.load}, {"$HADAMARD", turn.call}}),
+            {ids, at(y), stride(y), width(y), uint32_t(table.first_row - part.first_row), uint32_t(part.n_rows), signs(m), bits(op.scale)},
+            turn.shared);
+      } else {
+        chain_.read(part.buffer[0], 0, {});
+        stage(rows(y), wgsl("rows/embed"),
+              {ids, at(y), stride(y), width(y), uint32_t(part.first_row), uint32_t(part.n_rows), uint32_t(table.row_bytes), bits(op.scale)},
+              {how.text});
+      }
+      close();
+    }
+    return {};
+  }
+
+  Status lower(const MatMul&, const Node& node) {
+    const TensorView& w = value(node.inputs[1]).weight;
+    const int32_t x = node.inputs[0], y = node.output;
+    const int64_t n_tokens = rows(x);
+    uint32_t x_at = at(x), x_stride = stride(x);
+    if (w.planes) {
+      const PlaneMatrix& m = *w.planes;
+      if (n_tokens <= kFewTokens) return few_planes(node);
+      // x̃ = Had(su ⊙ x), which the tiles meet decoded rows with.
+      const Rotation turn = rotation(m.hadamard);
+      packed_words_ = std::max(packed_words_, uint64_t(n_tokens * m.n_columns));
+      stage(n_tokens, wgsl("rows/rotate", {{"$HADAMARD", turn.call}}),
+            {at(x), stride(x), packed_at_, uint32_t(m.n_columns), width(x), uint32_t(m.n_columns), signs(m)}, turn.shared);
+      x_at = packed_at_;
+      x_stride = uint32_t(m.n_columns);
+    }
+    close();
+    const bool is_few = n_tokens <= kFewTokens;
+    const int64_t n_columns = w.planes ? w.planes->n_columns : w.shape[1];
+    const uint32_t bias = vector(node.inputs[2]);
+    SB_TRY(std::vector<Part> pieces, parts(w));
+    const Loader how = loader(w);
+    for (const Part& part : pieces) {
+      const int64_t begin = std::max(w.first_row, part.first_row), end = std::min(w.first_row + w.shape[0], part.first_row + part.n_rows);
+      if (begin >= end) continue;
+      const auto done = uint32_t(begin - w.first_row);  // rows of y before these
+      GpuStep step;
+      step.text =
+          wgsl("prelude") + how.text +
+          wgsl(is_few ? "matmul_few" : "matmul_many", {{"$LOAD", how.load}, {"$ROW", how.row}, {"$KEEP", std::string(kKeepLayout)}});
+      step.params = {x_at, x_stride, at(y), stride(y), uint32_t(end - begin), uint32_t(n_columns), bias == kGpuNone ? bias : bias + done,
+                     done};
+      step.params.push_back(w.planes ? uint32_t(begin - part.first_row) : uint32_t(w.row_bytes));
+      step.params.resize(12);
+      if (w.planes) {
+        const std::vector<uint32_t> more = plane_params(*w.planes, part.first_row);
+        step.params.insert(step.params.end(), more.begin(), more.end());
+      }
+      step.params.resize(24);
+      step.params.push_back(uint32_t(n_tokens));
+      step.weights[0] = part.buffer[0];
+      step.weights[1] = part.buffer[1];
+      if (is_few) {
+        set_groups(step, (end - begin + 3) / 4, n_tokens);
+      } else {
+        set_groups(step, (end - begin + 31) / 32, (n_tokens + 31) / 32);
+      }
+      push(std::move(step));
+    }
+    return {};
+  }
+
+  /// Planes and few tokens: the input packed in 8 bits, one-bit products, the filter (docs/formats.md §1).
+  Status few_planes(const Node& node) {
+    const TensorView& w = value(node.inputs[1]).weight;
+    const PlaneMatrix& m = *w.planes;
+    const int32_t x = node.inputs[0], y = node.output;
+    const int64_t n_tokens = rows(x);
+    // Rows of whole segments: the filter goes around in them.
+    const int64_t first = w.first_row / m.segment * m.segment;
+    const int64_t end = std::min(m.n_rows, (w.first_row + w.shape[0] + m.segment - 1) / m.segment * m.segment);
+    const auto packed_stride = uint32_t(m.n_columns / 4 + (m.n_columns + 127) / 128 + 1);
+    const Rotation turn = rotation(m.hadamard);
+    uint32_t packed[2], products[2], product_stride[2];
+    uint64_t packed_words = 0, products_words = 0;
+    for (int set = 0; set < m.n_sets; ++set) {
+      packed[set] = packed_at_ + uint32_t(packed_words);
+      products[set] = products_at_ + uint32_t(products_words);
+      product_stride[set] = uint32_t((end - first) * m.sets[set].code.n_planes);
+      packed_words += uint64_t(n_tokens) * packed_stride;
+      products_words += uint64_t(n_tokens) * product_stride[set];
+      stage(n_tokens, wgsl("rows/pack", {{"$HADAMARD", turn.call}}),
+            {at(x), stride(x), packed[set], packed_stride, width(x), uint32_t(m.n_columns), signs(m),
+             halves(m.sets[set].column_scale, m.n_columns)},
+            turn.shared);
+    }
+    packed_words_ = std::max(packed_words_, packed_words);
+    products_words_ = std::max(products_words_, products_words);
+    close();
+    SB_TRY(std::vector<Part> pieces, parts(w));
+    for (int set = 0; set < m.n_sets; ++set) {
+      for (const Part& part : pieces) {
+        const int64_t from = std::max(first, part.first_row), to = std::min(end, part.first_row + part.n_rows);
+        if (from >= to) continue;
+        GpuStep step;
+        step.text = wgsl("prelude") +
+                    wgsl("planes_few", {{"$PLANES", std::to_string(m.sets[set].code.n_planes) + "u"}, {"$KEEP", std::string(kKeepLayout)}});
+        step.params = {packed[set],
+                       packed_stride,
+                       products[set],
+                       product_stride[set],
+                       uint32_t(to - from),
+                       uint32_t(m.words_per_row()),
+                       uint32_t(from - first),
+                       uint32_t(from - part.first_row)};
+        step.weights[0] = part.buffer[set];
+        set_groups(step, (to - from + 7) / 8, n_tokens);
+        push(std::move(step));
+      }
+    }
+    for (int set = 0; set < m.n_sets; ++set) {
+      const PlaneCode& code = m.sets[set].code;
+      stage(n_tokens, wgsl("rows/filter", {{"$TAPS", std::to_string(code.n_taps) + "u"}, {"$PLANES", std::to_string(code.n_planes) + "u"}}),
+            {products[set], product_stride[set], at(y), stride(y), width(y), uint32_t(w.first_row - first), uint32_t(m.segment),
+             set == 0 ? vector(node.inputs[2]) : kGpuNone, row_scales(m, set) + uint32_t(first), filter(code), uint32_t(set)});
+    }
+    return {};
+  }
+
+  Status lower(const RmsNorm& op, const Node& node) {
+    const int32_t x = node.inputs[0], g = node.inputs[1], y = node.output;
+    stage(rows(y), wgsl("rows/rms_norm", {{"$LANES", width(g) == width(x) ? "256u" : "32u"}}),
+          {at(x), stride(x), at(y), stride(y), width(x), vector(g), width(g), bits(op.eps), bits(op.offset)});
+    return {};
+  }
+  Status lower(const LayerNorm& op, const Node& node) {
+    const int32_t x = node.inputs[0], y = node.output;
+    stage(rows(y), wgsl("rows/layer_norm"),
+          {at(x), stride(x), at(y), stride(y), width(x), vector(node.inputs[1]), vector(node.inputs[2]), bits(op.eps)});
+    return {};
+  }
+  Status lower(const RopeTable&, const Node& node) {
+    const int32_t y = node.output;
+    const auto place = uint32_t(angles_at_ + angles_words_);
+    out_.value_at[size_t(y)] = place;
+    out_.angles.push_back({place, value(node.inputs[0]).constant});
+    angles_words_ += uint64_t(value(y).shape.elements());
+    return {};
+  }
+  Status lower(const Rope& op, const Node& node) {
+    const int32_t x = node.inputs[0], table = node.inputs[1], y = node.output;
+    const bool halves = op.style == RopeStyle::kHalves;
+    stage(rows(y),
+          wgsl("rows/rope", {{"$PAIR", halves ? "d % n" : "d / 2u"},
+                             {"$SECOND", halves ? "d >= n" : "(d & 1u) == 1u"},
+                             {"$OTHER", halves ? "select(d + n, d - n, d >= n)" : "(d ^ 1u)"}}),
+          {at(x), stride(x), at(y), stride(y), width(x), at(table), stride(table), uint32_t(op.head_dim), width(table) / 2});
+    return {};
+  }
+  Status lower(const CacheWrite& op, const Node& node) {
+    const int32_t x = node.inputs[0];
+    const uint32_t n = half_ ? (width(x) + 1) / 2 * 2 : width(x);
+    const char* to = op.part == KvPart::kKeys ? "keys" : "values";
+    stage(rows(x), wgsl(half_ ? "rows/cache_write_half" : "rows/cache_write", {{"$TO", to}}), {at(x), stride(x), width(x), n},
+          {wgsl("cache_write")}, op.layer);
+    return {};
+  }
+  Status lower(const Attention& op, const Node& node) {
+    close();
+    const int32_t q = node.inputs[0], y = node.output;
+    const auto n = uint32_t(op.n_kv_heads * op.head_dim), dh = uint32_t(op.head_dim);
+    const bool in_pairs = half_ && dh % 2 == 0;
+    auto number = [](uint32_t i) { return std::to_string(i) + "u"; };
+    GpuStep step;
+    step.text =
+        wgsl("prelude") +
+        wgsl("attention", {{"$HEAD_DIM", number(dh)},
+                           {"$SHARE", number((dh + 63) / 64)},
+                           {"$STEP", in_pairs ? "2u" : "1u"},
+                           {"$SCORE", in_pairs ? "let k = unpack2x16float(keys[(at + i) >> 1u]); score += q[i] * k.x + q[i + 1u] * k.y;"
+                                               : "score += q[i] * key_at(at + i);"},
+                           {"$KEEP", std::string(kKeepLayout)}}) +
+        wgsl(half_ ? "cache_half" : "cache_float");
+    step.params = {at(q),
+                   stride(q),
+                   at(y),
+                   stride(y),
+                   uint32_t(op.n_heads / op.n_kv_heads),
+                   dh,
+                   uint32_t(op.window),
+                   half_ ? (n + 1) / 2 * 2 : n,
+                   bits(op.scale),
+                   op.softcap > 0 ? bits(op.softcap) : 0};
+    step.kv_layer = op.layer;
+    step.groups[0] = uint32_t(op.n_heads);
+    step.groups[1] = uint32_t(rows(q));
+    push(std::move(step));
+    return {};
+  }
+  Status lower(const Glu& op, const Node& node) {
+    const int32_t a = node.inputs[0], b = node.inputs[1], y = node.output;
+    stage(rows(y), wgsl("rows/glu", {{"$ACT", activation_name(op.act)}}), {at(a), stride(a), at(b), stride(b), at(y), stride(y), width(y)},
+          {wgsl("rows/activations")});
+    return {};
+  }
+  Status lower(const Activate& op, const Node& node) {
+    const int32_t x = node.inputs[0], y = node.output;
+    stage(rows(y), wgsl("rows/activate", {{"$ACT", activation_name(op.act)}}), {at(x), stride(x), at(y), stride(y), width(y)},
+          {wgsl("rows/activations")});
+    return {};
+  }
+  Status lower(const SoftCap& op, const Node& node) {
+    const int32_t x = node.inputs[0], y = node.output;
+    stage(rows(y), wgsl("rows/softcap"), {at(x), stride(x), at(y), stride(y), width(y), bits(op.cap)}, {wgsl("rows/activations")});
+    return {};
+  }
+  Status lower(const Add&, const Node& node) {
+    const int32_t a = node.inputs[0], b = node.inputs[1], y = node.output;
+    stage(rows(y), wgsl("rows/add"), {at(a), stride(a), at(b), stride(b), at(y), stride(y), width(y)});
+    return {};
+  }
+  Status lower(const LastRow&, const Node& node) {
+    const int32_t x = node.inputs[0], y = node.output;
+    stage(1, wgsl("rows/copy"), {at(x) + uint32_t(rows(x) - 1) * stride(x), stride(x), at(y), stride(y), width(y)});
+    return {};
+  }
+
+  const Plan& plan_;
+  GpuWeights* weights_;
+  bool half_;
+  GpuLowered out_;
+  NodeTimes times_;
+  Chain chain_;
+  int32_t begin_ = -1;  // of the node being lowered
+  uint32_t packed_at_, products_at_, angles_at_;
+  uint64_t packed_words_ = 0, products_words_ = 0, angles_words_ = 0;
+};
+
+}  // namespace
+
+Result<GpuLowered> lower_to_gpu(const Plan& plan, GpuWeights& weights, bool half) {
+  Lowering first(plan, half, {}, nullptr, nullptr);
+  SB_TRY(const GpuLowered sketch, first.run());
+  const ArenaLayout layout = plan_arena(plan, &first.times());
+  Lowering second(plan, half, first.scratch(), &weights, &layout);
+  SB_TRY(GpuLowered lowered, second.run());
+  return lowered;
+}
+
+uint64_t gpu_arena_words(const Plan& plan) {
+  Lowering first(plan, true, {}, nullptr, nullptr);
+  if (!first.run()) return 0;
+  const Scratch s = first.scratch();
+  return kGpuIdsAt + aligned(uint64_t(plan.n_tokens())) + s.packed + s.products + s.angles +
+         uint64_t(plan_arena(plan, &first.times()).n_bytes) / 4;
+}
+
+}  // namespace sb

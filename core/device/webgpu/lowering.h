@@ -1,0 +1,48 @@
+// From a plan's nodes to GPU steps: matrix products and attention are dispatches, what needs one token's row at a time is chained into one
+// dispatch (kernels/rows). Nothing is submitted here.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "device/plan.h"
+#include "device/webgpu/gpu_weights.h"
+
+namespace sb {
+
+inline constexpr uint32_t kGpuNone = 0xffffffffu;
+/// Uniform words of a step.
+inline constexpr size_t kGpuParams = 128;
+/// Where the arena's words begin: the device's choice, then the ids.
+inline constexpr uint32_t kGpuChoiceAt = 0, kGpuIdsAt = 16;
+
+struct GpuStep {
+  std::string text;              // WGSL
+  std::vector<uint32_t> params;  // at most kGpuParams
+  GpuId weights[2] = {0, 0};     // bindings 4 and 5
+  int32_t kv_layer = -1;         // or keys and values of this layer there
+  uint32_t groups[3] = {1, 1, 1};
+};
+
+/// cos and sin of a RopeTable node, which the host computes: kernels' sines may be off by 2⁻¹¹.
+struct GpuAngles {
+  uint32_t at = 0;  // word of the arena
+  std::vector<float> frequencies;
+};
+
+struct GpuLowered {
+  std::vector<GpuStep> steps;
+  std::vector<GpuAngles> angles;
+  std::vector<std::shared_ptr<const GpuMatrix>> matrices;  // held as long as the program lives
+  std::vector<uint32_t> value_at;                          // word of each activation in the arena
+  std::vector<uint32_t> value_stride;                      // words a row
+  uint64_t arena_words = 0;
+};
+
+/// `half`: the cache's elements. Errors: kOpUnsupported, kMemoryExhausted.
+Result<GpuLowered> lower_to_gpu(const Plan& plan, GpuWeights& weights, bool half);
+/// Words of the arena that a plan takes. Reads no weight.
+uint64_t gpu_arena_words(const Plan& plan);
+
+}  // namespace sb

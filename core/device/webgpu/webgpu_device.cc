@@ -1,0 +1,417 @@
+#include "device/webgpu/webgpu_device.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <deque>
+#include <map>
+
+#include "base/json.h"
+#include "device/webgpu/gpu.h"
+#include "device/webgpu/kernel_text.h"
+#include "device/webgpu/lowering.h"
+
+namespace sb {
+namespace {
+
+constexpr int64_t kFirstCacheTokens = 256;  // a cache begins with room for so many, and doubles
+constexpr uint32_t kParamsBytes = kGpuParams * 4;
+
+std::string text_of(uint32_t (*from)(char*, uint32_t)) {
+  std::string text(1024, '\0');
+  const uint32_t n = from(text.data(), uint32_t(text.size()));
+  text.resize(std::min<size_t>(n, text.size()));
+  return text;
+}
+
+/// What has gone wrong on the GPU since the last question.
+Status gpu_status() {
+  const std::string text = text_of(gpu_error);
+  if (text.empty()) return {};
+  const size_t colon = text.find(": ");
+  const std::string kind = text.substr(0, colon), why = colon == std::string::npos ? text : text.substr(colon + 2);
+  if (kind == "lost") return err(Code::kDeviceLost, {{"why", why}});
+  if (kind == "memory") return err(Code::kMemoryExhausted, {{"n_bytes", why}, {"tag", "gpu"}, {"current", memory_report().total.current}});
+  return err(Code::kDeviceFailed, {{"why", why}});
+}
+
+/// Keys and values of each layer, [tokens, elements] in a buffer each.
+class GpuCache final : public KvStorage {
+ public:
+  GpuCache(int32_t n_layers, int32_t width, bool half)
+      : layers_(size_t(n_layers)), width_(width), row_bytes_(half ? (int64_t(width) + 1) / 2 * 4 : int64_t(width) * 4), half_(half) {}
+
+  Status reserve(int64_t n_tokens) override {
+    if (n_tokens <= capacity_) return {};
+    int64_t capacity = std::max(capacity_, kFirstCacheTokens);
+    while (capacity < n_tokens) capacity *= 2;
+    return resize(capacity);
+  }
+  void shrink(int64_t n_tokens) override {
+    if (n_tokens > 0 || capacity_ <= kFirstCacheTokens) return;
+    for (Layer& layer : layers_) layer = {};
+    capacity_ = 0;
+    ++epoch_;
+  }
+  uint64_t n_bytes() const override {
+    uint64_t n = 0;
+    for (const Layer& layer : layers_) n += layer.parts[0].size() + layer.parts[1].size();
+    return n;
+  }
+  void write(int64_t token, int32_t layer, int part, const std::byte* row) override {
+    std::vector<std::byte> padded(size_t(row_bytes_), std::byte(0));
+    std::memcpy(padded.data(), row, size_t(width_) * (half_ ? 2 : 4));
+    layers_[size_t(layer)].parts[part].write(uint64_t(token * row_bytes_), std::span<const std::byte>(padded));
+  }
+
+  const GpuBuffer& part(int32_t layer, int part) const { return layers_[size_t(layer)].parts[part]; }
+  /// Another number whenever buffers are others.
+  uint64_t epoch() const { return epoch_; }
+
+ private:
+  struct Layer {
+    GpuBuffer parts[2];
+  };
+
+  /// Layer by layer, so that the old bytes of one only lie beside the new ones.
+  Status resize(int64_t capacity) {
+    ++epoch_;
+    for (Layer& layer : layers_) {
+      for (GpuBuffer& part : layer.parts) {
+        if (int64_t(part.size()) >= capacity * row_bytes_) continue;  // an earlier try came so far
+        SB_TRY(GpuBuffer larger, GpuBuffer::take(Tag::kKv, uint64_t(capacity * row_bytes_)));
+        if (part.size()) {
+          const uint32_t copy[] = {uint32_t(GpuCommand::kCopy), part.id(), 0, larger.id(), 0, uint32_t(part.size())};
+          gpu_submit(copy, std::size(copy));
+        }
+        part = std::move(larger);
+      }
+    }
+    capacity_ = capacity;
+    return {};
+  }
+
+  std::vector<Layer> layers_;
+  int64_t width_, row_bytes_, capacity_ = 0;
+  bool half_;
+  uint64_t epoch_ = 0;
+};
+
+/// A plan lowered for one kind of cache, with its pipelines.
+struct GpuVariant {
+  GpuLowered lowered;
+  GpuBuffer params;  // a slot of kParamsBytes a step
+  std::vector<GpuId> pipelines, binds;
+  GpuId choice = 0, choice_pipeline = 0;
+  std::vector<uint32_t> commands;
+  // What the binds are made for.
+  GpuId arena = 0, vectors = 0;
+  const GpuCache* cache = nullptr;
+  uint64_t cache_epoch = 0;
+
+  void unbind() {
+    for (GpuId bind : binds) gpu_bind_free(bind);
+    binds.clear();
+    gpu_bind_free(choice);
+    choice = 0;
+  }
+  ~GpuVariant() { unbind(); }
+};
+
+class GpuProgram final : public Program {
+ public:
+  std::span<float> output(std::string_view name) override {
+    for (Read& read : *outputs) {
+      if (read.name == name) return read.numbers;
+    }
+    return {};
+  }
+
+  struct Read {
+    std::string name;
+    int32_t value;
+    std::vector<float> numbers;
+  };
+  std::unique_ptr<Plan> plan;
+  std::unique_ptr<GpuVariant> variants[2];  // of a cache in float32, in float16
+  // What a run reads back; shared with the device, since a program may go while its outputs are on their way.
+  std::shared_ptr<std::vector<Read>> outputs = std::make_shared<std::vector<Read>>();
+  std::map<std::string, std::vector<float>> filled;
+};
+
+class WebgpuDevice final : public Device {
+ public:
+  explicit WebgpuDevice(OrderedJson info)
+      : info_(std::move(info)),
+        weights_(uint64_t(info_["limits"]["binding"].get<double>())),
+        most_arena_bytes_(uint64_t(info_["limits"]["binding"].get<double>())) {}
+
+  std::string_view name() const override { return "webgpu"; }
+  std::string describe() const override {
+    OrderedJson j = {{"device", "webgpu"}, {"isa", "wgsl"}, {"threads", 1}, {"rounded", false}};
+    j["gpu"] = info_;
+    return json_text(j);
+  }
+  int n_threads() const override { return 1; }
+  Result<std::unique_ptr<Device>> twin(int) const override {
+    return err(Code::kOpUnsupported, {{"device", "webgpu"}, {"op", "a second queue"}, {"dtype", "any"}});
+  }
+
+  Result<std::unique_ptr<Program>> compile(std::unique_ptr<Plan> plan) override {
+    SB_OK(plan->finish());
+    for (const Node& node : plan->nodes()) SB_OK(check(*plan, node));
+    auto program = std::make_unique<GpuProgram>();
+    for (const Output& output : plan->outputs()) {
+      if (!plan->values()[size_t(output.value)].is_input) program->outputs->push_back({output.name, output.value, {}});
+    }
+    program->plan = std::move(plan);
+    SB_OK(variant(*program, true));
+    return program;
+  }
+
+  RunBytes measure(const Plan& plan, int64_t) const override { return {gpu_arena_words(plan) * 4, 0}; }
+
+  Status fill(Program& program, std::string_view name, std::span<const float> values) override {
+    static_cast<GpuProgram&>(program).filled[std::string(name)].assign(values.begin(), values.end());
+    return {};
+  }
+
+  Status submit(Program& program, const Scalars& scalars) override {
+    GpuProgram& p = static_cast<GpuProgram&>(program);
+    const auto* cache = scalars.kv ? static_cast<const GpuCache*>(scalars.kv->storage()) : nullptr;
+    SB_TRY(GpuVariant * v, variant(p, scalars.kv && scalars.kv->half()));
+    SB_OK(make_room(*v));
+    SB_OK(bind(*v, cache));
+
+    const uint32_t step[4] = {uint32_t(scalars.position), uint32_t(p.plan->n_tokens())};
+    step_.write(0, std::span<const uint32_t>(step));
+    if (!scalars.ids.empty()) arena_.write(kGpuIdsAt * 4, scalars.ids);
+    for (const GpuAngles& angles : v->lowered.angles) write_angles(angles, p.plan->n_tokens(), scalars.position);
+    for (const auto& [name, numbers] : p.filled) {
+      for (const Output& output : p.plan->outputs()) {
+        if (output.name == name) arena_.write(uint64_t(v->lowered.value_at[size_t(output.value)]) * 4, std::span<const float>(numbers));
+      }
+    }
+
+    std::vector<uint32_t> commands = v->commands;
+    if (scalars.n_choices > 0) {
+      add_choice(p, *v, scalars.n_choices, commands);
+    } else {
+      SB_OK(add_reads(p, *v, commands));
+    }
+    gpu_submit(commands.data(), uint32_t(commands.size()));
+    return gpu_status();
+  }
+
+  Result<bool> idle() override {
+    SB_OK(gpu_status());
+    while (is_dropping_ && !choices_.empty()) {
+      int32_t id = 0;
+      const int32_t come = gpu_take(choices_.front(), &id, 4);
+      if (come == 0) return false;
+      choices_.pop_front();
+    }
+    is_dropping_ = false;
+    while (reading_) {
+      std::vector<float>& numbers = (*reading_)[n_read_].numbers;
+      const int32_t come = gpu_take(uint32_t(n_read_), numbers.data(), uint32_t(numbers.size() * 4));
+      if (come == 0) return false;
+      if (come < 0) return failed_read();
+      if (++n_read_ == reading_->size()) reading_ = nullptr;
+    }
+    return choices_.empty();
+  }
+  bool wait() override {
+#if defined(__wasm__)
+    return false;
+#else
+    gpu_wait();
+    return true;
+#endif
+  }
+  void drop() override { is_dropping_ = true; }
+  bool copies_weights() const override { return true; }
+
+  int n_choices() const override { return int(kGpuSlots); }
+  Result<std::optional<int32_t>> chosen() override {
+    SB_OK(gpu_status());
+    if (choices_.empty()) return std::nullopt;
+    int32_t id = 0;
+    const int32_t come = gpu_take(choices_.front(), &id, 4);
+    if (come == 0) return std::nullopt;
+    choices_.pop_front();
+    if (come < 0) return std::unexpected(failed_read().error());
+    return id;
+  }
+
+  std::unique_ptr<KvStorage> kv_storage(int32_t n_layers, int32_t width, bool half) override {
+    return std::make_unique<GpuCache>(n_layers, width, half);
+  }
+
+ private:
+  static Status check(const Plan& plan, const Node& node) {
+    for (int32_t in : node.inputs) {
+      if (in < 0 || plan.values()[size_t(in)].kind != ValueKind::kWeight) continue;
+      const Value& v = plan.values()[size_t(in)];
+      const bool is_matrix = std::holds_alternative<MatMul>(node.op) || std::holds_alternative<Embed>(node.op);
+      const bool has_kernel = v.dtype == Dtype::kPlanes ? is_matrix : v.dtype != Dtype::kI32 && v.dtype != Dtype::kU8;
+      if (!has_kernel) return err(Code::kOpUnsupported, {{"device", "webgpu"}, {"op", op_name(node.op)}, {"dtype", dtype_name(v.dtype)}});
+    }
+    return {};
+  }
+
+  std::unexpected<Error> failed_read() {
+    Status status = gpu_status();
+    return err(status ? Error(Code::kDeviceFailed, {{"why", "a buffer could not be read"}}) : status.error());
+  }
+
+  Result<GpuVariant*> variant(GpuProgram& p, bool half) {
+    std::unique_ptr<GpuVariant>& known = p.variants[half];
+    if (known) return known.get();
+    auto made = std::make_unique<GpuVariant>();
+    SB_TRY(made->lowered, lower_to_gpu(*p.plan, weights_, half));
+    SB_TRY(made->params, GpuBuffer::take(Tag::kScratch, (made->lowered.steps.size() + 1) * kParamsBytes, GpuUse::kUniform));
+    std::vector<uint32_t> words;
+    for (GpuStep& step : made->lowered.steps) {
+      SB_ASSERT(step.params.size() <= kGpuParams);
+      words.insert(words.end(), step.params.begin(), step.params.end());
+      words.resize((words.size() + kGpuParams - 1) / kGpuParams * kGpuParams);
+      made->pipelines.push_back(pipeline(step.text));
+      step.text.clear();
+    }
+    if (!words.empty()) made->params.write(0, std::span<const uint32_t>(words));
+    SB_OK(gpu_status());
+    known = std::move(made);
+    return known.get();
+  }
+
+  GpuId pipeline(const std::string& text) {
+    GpuId& known = pipelines_[text];
+    if (!known) known = gpu_pipeline(text.data(), uint32_t(text.size()));
+    return known;
+  }
+
+  Status make_room(const GpuVariant& v) {
+    const uint64_t n_bytes = v.lowered.arena_words * 4;
+    if (n_bytes > most_arena_bytes_)
+      return err(Code::kMemoryExhausted, {{"n_bytes", n_bytes}, {"tag", "activations"}, {"current", memory_report().total.current}});
+    if (arena_.size() < n_bytes) {
+      // The choice and the ids that a run under way leaves move along.
+      SB_TRY(GpuBuffer larger, GpuBuffer::take(Tag::kActivations, n_bytes));
+      if (arena_.size()) {
+        const uint32_t copy[] = {uint32_t(GpuCommand::kCopy), arena_.id(), 0, larger.id(), 0, 256};
+        gpu_submit(copy, std::size(copy));
+      }
+      arena_ = std::move(larger);
+    }
+    if (!step_.id()) { SB_TRY(step_, GpuBuffer::take(Tag::kScratch, 256, GpuUse::kUniform)); }
+    return weights_.flush();
+  }
+
+  Status bind(GpuVariant& v, const GpuCache* cache) {
+    const uint64_t epoch = cache ? cache->epoch() : 0;
+    if (!v.binds.empty() && v.arena == arena_.id() && v.vectors == weights_.vectors() && v.cache == cache && v.cache_epoch == epoch)
+      return {};
+    v.unbind();
+    v.commands.clear();
+    for (size_t i = 0; i < v.lowered.steps.size(); ++i) {
+      const GpuStep& step = v.lowered.steps[i];
+      std::vector<GpuBinding> bindings = {{step_.id(), 0, 16},
+                                          {v.params.id(), uint32_t(i) * kParamsBytes, kParamsBytes},
+                                          {arena_.id(), 0, uint32_t(arena_.size())},
+                                          {weights_.vectors(), 0, uint32_t(weights_.vectors_bytes())}};
+      for (GpuId weights : step.weights) {
+        if (weights) bindings.push_back({weights, 0, 0});
+      }
+      if (step.kv_layer >= 0) {
+        SB_ASSERT(cache);
+        for (int part = 0; part < 2; ++part) {
+          const GpuBuffer& buffer = cache->part(step.kv_layer, part);
+          bindings.push_back({buffer.id(), 0, 0});
+        }
+      }
+      v.binds.push_back(gpu_bind(v.pipelines[i], bindings.data(), uint32_t(bindings.size())));
+      v.commands.insert(v.commands.end(),
+                        {uint32_t(GpuCommand::kDispatch), v.pipelines[i], v.binds.back(), step.groups[0], step.groups[1], step.groups[2]});
+    }
+    v.arena = arena_.id();
+    v.vectors = weights_.vectors();
+    v.cache = cache;
+    v.cache_epoch = epoch;
+    return gpu_status();
+  }
+
+  void write_angles(const GpuAngles& angles, int64_t n_tokens, int32_t position) const {
+    const size_t n = angles.frequencies.size();
+    std::vector<float> table(size_t(n_tokens) * 2 * n);
+    for (int64_t t = 0; t < n_tokens; ++t) {
+      for (size_t i = 0; i < n; ++i) {
+        const double angle = double(position + t) * double(angles.frequencies[i]);
+        table[size_t(t) * 2 * n + i] = float(std::cos(angle));
+        table[size_t(t) * 2 * n + n + i] = float(std::sin(angle));
+      }
+    }
+    arena_.write(uint64_t(angles.at) * 4, std::span<const float>(table));
+  }
+
+  /// Reads of all outputs.
+  Status add_reads(GpuProgram& p, const GpuVariant& v, std::vector<uint32_t>& commands) {
+    SB_ASSERT(choices_.empty() && !reading_ && p.outputs->size() <= kGpuSlots);
+    uint32_t slot = 0;
+    for (GpuProgram::Read& read : *p.outputs) {
+      const Value& value = p.plan->values()[size_t(read.value)];
+      SB_ASSERT(value.alias_of < 0);
+      const auto n = uint32_t(value.shape.elements());
+      read.numbers.resize(n);
+      commands.insert(commands.end(),
+                      {uint32_t(GpuCommand::kRead), arena_.id(), v.lowered.value_at[size_t(read.value)] * 4, n * 4, slot++});
+    }
+    n_read_ = 0;
+    if (slot > 0) reading_ = p.outputs;
+    return {};
+  }
+
+  /// Picks the likeliest of the first n "logits" on the GPU, where the next run finds it as its token, and reads it.
+  void add_choice(GpuProgram& p, GpuVariant& v, int32_t n, std::vector<uint32_t>& commands) {
+    SB_ASSERT(!reading_ && choices_.size() < kGpuSlots);
+    if (!v.choice) {
+      const auto logits = std::ranges::find(*p.outputs, "logits", &GpuProgram::Read::name);
+      SB_ASSERT(logits != p.outputs->end());
+      const uint32_t slot = uint32_t(v.lowered.steps.size()) * kParamsBytes;
+      const uint32_t params[4] = {v.lowered.value_at[size_t(logits->value)], uint32_t(n), kGpuIdsAt, kGpuChoiceAt};
+      v.params.write(slot, std::span<const uint32_t>(params));
+      const GpuId choose = pipeline(wgsl("prelude") + wgsl("argmax", {{"$KEEP", std::string(kKeepLayout)}}));
+      const GpuBinding bindings[] = {
+          {step_.id(), 0, 16}, {v.params.id(), slot, kParamsBytes}, {arena_.id(), 0, 0}, {weights_.vectors(), 0, 0}};
+      v.choice = gpu_bind(choose, bindings, 4);
+      v.choice_pipeline = choose;
+    }
+    const uint32_t slot = next_slot_++ % kGpuSlots;
+    commands.insert(commands.end(), {uint32_t(GpuCommand::kDispatch), v.choice_pipeline, v.choice, 1, 1, 1});
+    commands.insert(commands.end(), {uint32_t(GpuCommand::kRead), arena_.id(), kGpuChoiceAt * 4, 4, slot});
+    choices_.push_back(slot);
+  }
+
+  OrderedJson info_;
+  GpuWeights weights_;
+  uint64_t most_arena_bytes_;
+  GpuBuffer arena_, step_;
+  std::map<std::string, GpuId> pipelines_;                  // by their text
+  std::shared_ptr<std::vector<GpuProgram::Read>> reading_;  // outputs on their way
+  size_t n_read_ = 0;
+  std::deque<uint32_t> choices_;  // slots, oldest first
+  uint32_t next_slot_ = 0;
+  bool is_dropping_ = false;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Device>> make_webgpu_device() {
+  const bool is_open = gpu_open();
+  OrderedJson info = json_parse_ordered(text_of(gpu_info), "gpu").value_or(OrderedJson::object());
+  if (!is_open) return err(Code::kDeviceMissing, {{"device", "webgpu"}, {"why", json_string(info, "why").value_or("there is none")}});
+  return std::make_unique<WebgpuDevice>(std::move(info));
+}
+
+}  // namespace sb
