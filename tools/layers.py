@@ -10,7 +10,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CORE = ROOT / "core"
 # Headers that a fused kernel's text needs from a folder it does not link: SIMD decoding is written once, in formats, over the one SIMD door.
-GENERATED = {"error_codes.h", "option_tables.h", "architecture_tables.h", "unicode_tables.h"}
+GENERATED = {"error_codes.h", "option_tables.h", "architecture_tables.h", "unicode_tables.h", "wgsl_kernels.h"}
 
 
 def stairs() -> dict:
@@ -19,7 +19,7 @@ def stairs() -> dict:
     for line in (CORE / "folders.cmake").read_text().splitlines():
         match = re.match(r"sb_folder\((\S+?)(?: USES ([^)]*))?\)", line)
         if match:
-            uses[match[1]] = [f.replace("device_cpu", "device/cpu") for f in (match[2] or "").split()]
+            uses[match[1]] = [f.replace("device_", "device/") for f in (match[2] or "").split()]
     allowed = {}
     for folder in uses:  # in order: what a folder uses stands above it
         allowed[folder] = {folder}.union(*(allowed[f] for f in uses[folder]))

@@ -81,7 +81,7 @@ TEST(Options, RefusesWithReasons) {
   auto device = Options::parse(R"({"device": "gpu"})", kEngineOptions);
   ASSERT_FALSE(device);
   EXPECT_EQ(device.error().code(), Code::kOptionInvalid);
-  EXPECT_TRUE(device.error().message().ends_with("it must be one of auto, cpu")) << device.error().message();
+  EXPECT_TRUE(device.error().message().ends_with("it must be one of auto, cpu, webgpu")) << device.error().message();
 }
 
 TEST(Options, NamesTheNearest) {
