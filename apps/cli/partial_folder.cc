@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -17,6 +19,15 @@ namespace {
 
 constexpr const char* kCheckpoint = "checkpoint";          // as the engine calls it
 constexpr const char* kNewCheckpoint = "checkpoint.part";  // until it is whole
+
+/// The process that says it has a lock without flock: a run of the package in Node (web/engine/src/folder_lock.ts), which has none. 0: none
+/// lives.
+pid_t named_holder(int file) {
+  char text[24] = {};
+  if (::pread(file, text, sizeof text - 1, 0) <= 0) return 0;
+  const long pid = std::strtol(text, nullptr, 10);  // ours begin with a word
+  return pid > 0 && (::kill(pid_t(pid), 0) == 0 || errno == EPERM) ? pid_t(pid) : 0;
+}
 
 }  // namespace
 
@@ -51,6 +62,13 @@ void FolderLock::take(const fs::path& folder) {
     struct stat held, named;
     if (::fstat(file.number, &held) != 0) throw failed();
     if (::stat(path.c_str(), &named) != 0 || held.st_ino != named.st_ino || held.st_dev != named.st_dev) continue;
+    if (const pid_t pid = named_holder(file.number)) {
+      throw Failure{"kTargetBusy",
+                    "Another run is making " + folder.string() + ": process " + std::to_string(pid) + " has " + path.string(),
+                    "Wait until it ends, or choose another name."};
+    }
+    const std::string own = "flock " + std::to_string(::getpid()) + "\n";
+    if (::ftruncate(file.number, 0) != 0 || ::pwrite(file.number, own.data(), own.size(), 0) != ssize_t(own.size())) throw failed();
     std::swap(file_.number, file.number);
     path_ = path;
     return;

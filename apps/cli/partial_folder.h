@@ -16,7 +16,8 @@ struct Descriptor {
   ~Descriptor();
 };
 
-/// Keeps other runs off a folder: an empty file beside it, locked (flock) as long as this lives or until the process dies.
+/// Keeps other runs off a folder: a file beside it, locked (flock) as long as this lives or until the process dies. It says "flock PID",
+/// for runs of the package in Node, which has no flock; what they write there (a PID that lives) is heeded too.
 class FolderLock {
  public:
   FolderLock() = default;

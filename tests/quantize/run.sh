@@ -54,6 +54,11 @@ until grep -q "%" "$work/bar" || ! kill -0 $pid 2>/dev/null; do sleep 0.1; done
 kill -KILL $pid; wait $pid 2>/dev/null
 refuses "a killed run keeps nobody out" kTextTooShort "$subbyte" quantize "$model" "$work/killed" --bits 2 --text "$work/short"
 check "and what it left is gone with the next one" test ! -e "$work/killed.partial" -a ! -e "$work/killed.partial.lock"
+echo $$ >"$work/node.partial.lock"  # as the package in Node leaves it while it runs
+refuses "a run in Node keeps others out" kTargetBusy "$subbyte" quantize "$model" "$work/node" --bits 2 --text "$work/short"
+sleep 0 & wait $!; echo $! >"$work/node.partial.lock"
+refuses "a dead one nobody" kTextTooShort "$subbyte" quantize "$model" "$work/node" --bits 2 --text "$work/short"
+check "and its lock is gone" test ! -e "$work/node.partial.lock"
 refuses "there is nothing to resume now" kCheckpointMissing "${quantise[@]}" "$work/none" --resume
 
 "$subbyte" eval "$work/two" --against "$model" --text "$text" --windows 4 --json >"$work/full.json" 2>/dev/null

@@ -24,7 +24,7 @@ export interface Host extends Platform {
   surroundings: Surroundings;
   /** The module that answers, or the larger one that can also quantise. */
   compile(build: Build, isQuantizer: boolean): Promise<WebAssembly.Module>;
-  /** Makes room for a folder. Errors: kTargetExists, kWriteFailed. */
+  /** Makes room for a folder. Errors: kTargetExists, kTargetBusy, kWriteFailed. */
   openTarget(target: QuantizeTarget): Promise<OpenTarget>;
   /** Makes a string absolute: a URL, or a path. */
   resolve(source: string | URL): Promise<Source>;
@@ -125,8 +125,8 @@ export class EngineBase implements AsyncDisposable {
 
   /**
    * Makes a folder of low-bit planes of a model, calibrated on `options.text`, and measures what it lost. Runs in a worker and a module of
-   * its own, fetched for this. Nothing half-written stays, also when `signal` fires. Errors: kTargetExists, kWriteFailed, kTextTooShort,
-   * kBudgetTooSmall, kOptionInvalid, kWeightsNotFinite and those of load().
+   * its own, fetched for this. Nothing half-written stays, also when `signal` fires. Errors: kTargetExists, kTargetBusy, kWriteFailed,
+   * kTextTooShort, kBudgetTooSmall, kOptionInvalid, kWeightsNotFinite and those of load().
    */
   async quantize(source: ModelSource, target: QuantizeTarget, options: QuantizeOptions): Promise<Quantized> {
     if (this.#isDisposed) throw failure('kSessionClosed', { what: 'engine' });

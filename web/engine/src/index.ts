@@ -53,7 +53,38 @@ const UNDO_TIMES = 20;
 const UNDO_MS = 100;
 const TARGETS = 'subbyte-models'; // the folder of the site's storage in which named targets are
 
+/** Keeps other runs of this site off a named target until what comes back is called, or the tab is gone. Errors: kTargetBusy. */
+function takeLock(name: string): Promise<() => void> {
+  return new Promise((resolve, reject) => {
+    if (!navigator.locks) return resolve(() => {}); // where there is no storage either, which is told then
+    const held = navigator.locks.request(`subbyte ${TARGETS}/${name}`, { ifAvailable: true }, (lock) => {
+      if (!lock) throw failure('kTargetBusy', { target: name, who: 'an engine of this site, here or in another tab' });
+      return new Promise<void>((release) => resolve(release));
+    });
+    held.catch(reject);
+  });
+}
+
 async function openTarget(target: QuantizeTarget): Promise<OpenTarget> {
+  const unlock = typeof target === 'string' ? await takeLock(target) : () => {};
+  try {
+    const open = await openUnlocked(target);
+    return {
+      source: open.source,
+      async finish() {
+        const folder = await open.finish();
+        unlock();
+        return folder;
+      },
+      undo: () => open.undo().finally(unlock),
+    };
+  } catch (error) {
+    unlock();
+    throw error;
+  }
+}
+
+async function openUnlocked(target: QuantizeTarget): Promise<OpenTarget> {
   let parent: FileSystemDirectoryHandle | null = null;
   let handle: FileSystemDirectoryHandle;
   try {
@@ -73,7 +104,7 @@ async function openTarget(target: QuantizeTarget): Promise<OpenTarget> {
   // The index is written last: a folder without it is what a tab left that was closed in the middle.
   const isModel = await handle.getFileHandle(INDEX_FILE).then(() => true, () => false);
   if (isModel) throw failure('kTargetExists', { target: handle.name });
-  if (parent) await clear();
+  if (parent) await clear(); // nobody else's: the lock is ours
   else for await (const _ of entries.keys()) throw failure('kTargetExists', { target: handle.name });
   return {
     source: { kind: 'handle', handle },

@@ -2,12 +2,13 @@
 import './dispose.ts';
 import { mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
-import { resolve as resolvePath } from 'node:path';
+import { dirname, join, resolve as resolvePath } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { Worker } from 'node:worker_threads';
 
 import { EngineBase, isFolderPath, type Host, type OpenTarget } from './engine.ts';
-import { failure, reasonOf } from './errors.ts';
+import { failure, reasonOf, SubbyteError } from './errors.ts';
+import { takeLock } from './folder_lock.ts';
 import type { FromWorker, WorkerPort } from './messages.ts';
 import type { EngineOptions, QuantizeTarget, Source } from './types.ts';
 
@@ -47,13 +48,32 @@ async function openTarget(target: QuantizeTarget): Promise<OpenTarget> {
   if (typeof target !== 'string') throw failure('kArgumentInvalid', { what: 'In Node a folder is written to a path', fix: 'Give one.' });
   const path = resolvePath(target);
   const partial = `${path}.partial`; // it gets its name when it is whole
-  const isFree = await readdir(path).then((names) => names.length === 0, (error: NodeJS.ErrnoException) => error.code === 'ENOENT');
-  if (!isFree) throw failure('kTargetExists', { target: path });
-  const asFailure = (error: unknown) => failure('kWriteFailed', { file: path, why: reasonOf(error) }, error);
-  try {
+  const checkFree = async () => {
+    const isFree = await readdir(path).then((names) => names.length === 0, (error: NodeJS.ErrnoException) => error.code === 'ENOENT');
+    if (!isFree) throw failure('kTargetExists', { target: path });
+    // Of the command line, which can go on from it.
+    const isResumable = await stat(join(partial, 'checkpoint')).then(() => true, () => false);
+    if (isResumable) throw failure('kTargetExists', { target: partial });
+  };
+  const asFailure = (error: unknown) => (error instanceof SubbyteError ? error : failure('kWriteFailed', { file: path, why: reasonOf(error) }, error));
+  await checkFree(); // before a file is made
+  let unlock = async () => {};
+  const undo = async () => {
     await rm(partial, { recursive: true, force: true });
-    await mkdir(partial, { recursive: true });
+    await unlock();
+  };
+  try {
+    await mkdir(dirname(path), { recursive: true });
+    unlock = await takeLock(`${partial}.lock`, path);
   } catch (error) {
+    throw asFailure(error);
+  }
+  try {
+    await checkFree(); // another run may have ended in between
+    await rm(partial, { recursive: true, force: true });
+    await mkdir(partial);
+  } catch (error) {
+    await undo();
     throw asFailure(error);
   }
   return {
@@ -65,9 +85,10 @@ async function openTarget(target: QuantizeTarget): Promise<OpenTarget> {
       } catch (error) {
         throw asFailure(error);
       }
+      await unlock();
       return path;
     },
-    undo: () => rm(partial, { recursive: true, force: true }),
+    undo,
   };
 }
 

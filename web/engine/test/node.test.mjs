@@ -1,7 +1,9 @@
 // The package in Node. Run with: node --test web/engine/test/node.test.mjs
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -30,6 +32,30 @@ for (const name of Object.keys(cases)) {
     assert.deepEqual(await runCase(name, { ...nodeTools, Engine, base: server.url, isPage: false, made }), []);
   });
 }
+
+test('node: the lock on a folder that is being made holds as long as its process lives', { timeout: 60_000 }, async (t) => {
+  const engine = await Engine.create();
+  const target = nodeTools.scratch('locked');
+  const lock = `${target}.partial.lock`;
+  const quantize = (more) => engine.quantize(`${server.url}plain/quantised/source`, target, { ...made.options, text: made.text, evalWindows: 0, ...more });
+  const other = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)']);
+  t.after(() => other.kill());
+  for (const text of [`${other.pid}\n`, `flock ${other.pid}\n`, '']) {
+    await writeFile(lock, text);
+    await assert.rejects(quantize(), { code: 'kTargetBusy', retryable: true });
+    assert.equal(await readFile(lock, 'utf8'), text);
+  }
+  await writeFile(lock, `flock ${other.pid}\n`);
+  other.kill('SIGKILL');
+  await once(other, 'exit');
+  await mkdir(`${target}.partial`);
+  await writeFile(`${target}.partial/checkpoint`, 'of the command line');
+  await assert.rejects(quantize(), { code: 'kTargetExists' });
+  await rm(`${target}.partial/checkpoint`);
+  await quantize();
+  assert.deepEqual((await readdir(quantised.folder)).filter((name) => name.startsWith('locked')), ['locked']);
+  await engine.dispose();
+});
 
 // A worker that breaks in the middle of a load: by an exception, by leaving, and by a trap that it tells of itself.
 for (const [how, act] of [

@@ -252,4 +252,25 @@ export const quantisedCases = {
     t.check.equal(await t.exists('left'), false);
     await engine.dispose();
   },
+
+  async 'a folder is made by one run at a time'(t) {
+    if (t.isPage && !(await hasStorage())) return;
+    const [one, two] = await Promise.all([t.Engine.create(), t.Engine.create()]);
+    const { options, text } = t.made;
+    const target = t.scratch('shared');
+    const stop = new AbortController();
+    const nStuck = async () => (await fetch(`${t.base}stuck`)).json();
+    const before = await nStuck();
+    const first = caught(() => one.quantize(`${t.base}stuck/quantised/source`, target, { ...options, text, signal: stop.signal }));
+    let isOver = false;
+    void first.then(() => (isOver = true));
+    while (!isOver && (await nStuck()) === before); // until it waits for its source
+    const again = (more) => caught(() => two.quantize(`${t.base}plain/quantised/source`, target, { ...options, text, ...more }));
+    t.check.equal((await again()).code, 'kTargetBusy');
+    stop.abort();
+    t.check.equal((await first).name, 'AbortError');
+    t.check.equal((await again({ text: 'short' })).code, 'kTextTooShort', 'it is free again');
+    t.check.equal(await t.exists('shared'), false);
+    await Promise.all([one.dispose(), two.dispose()]);
+  },
 };

@@ -6,11 +6,12 @@ import { serve } from '../../harness/serve.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const golden = join(here, '../../../tests/golden');
-const weather = ['plain', 'nolength', 'noranges', 'cut', 'cutnoranges', 'alwayscut', 'busy', 'refused', 'held', 'damaged', 'damagedrefinement'];
+const weather = ['plain', 'nolength', 'noranges', 'cut', 'cutnoranges', 'alwayscut', 'busy', 'refused', 'held', 'stuck', 'damaged', 'damagedrefinement'];
 
 /** `quantised`: the folder of makeQuantised(), which stands under /WEATHER/quantised/. */
 export function testServer(quantised) {
   let release = () => {};
+  let nStuck = 0;
   const released = new Promise((resolve) => (release = resolve));
   const mounts = Object.fromEntries(weather.flatMap((kind) => [[`/${kind}/`, golden], [`/${kind}/quantised/`, quantised]]));
   return {
@@ -18,6 +19,7 @@ export function testServer(quantised) {
     routes: {
       '/requests': ({ requests }) => requests.filter(({ path }) => path !== '/requests'),
       '/release': () => release(),
+      '/stuck': () => nStuck,
     },
     fault({ path, count, method }) {
       const isWeights = path.endsWith('.safetensors');
@@ -39,6 +41,9 @@ export function testServer(quantised) {
           return { status: 403 };
         case 'held': // until /release is asked for
           return path.includes('refine-') ? { until: released } : undefined;
+        case 'stuck': // until the client gives up
+          nStuck += isWeights;
+          return isWeights ? { until: new Promise(() => {}) } : undefined;
         case 'damaged': // the first time: a HEAD, then the bytes
           return path.includes('base-') && method === 'GET' && count <= 2 ? { flipAt: 20_000 } : undefined;
         case 'damagedrefinement':
