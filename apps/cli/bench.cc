@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <cstdio>
 #include <iostream>
+#include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "commands.h"
@@ -17,7 +19,7 @@ struct BenchArguments {
   std::string model;
   std::vector<int> prefill = {128, 512};
   int decode = 64, repeat = 5;
-  bool json = false, requests = false;
+  bool json = false, requests = false, steps = false;
   Json engine = Json::object(), load = Json::object();
 };
 
@@ -110,6 +112,20 @@ void print_rates(const char* what, const Json& samples) {
   }
 }
 
+/// A GPU's steps of one token, those of a kind together.
+void print_steps(const Json& profile) {
+  std::map<std::string, std::pair<int, double>> kinds;
+  double total = 0;
+  for (const Json& step : profile["steps"]) {
+    auto& [n, us] = kinds[step["step"].get<std::string>() + " " + step["groups"].dump()];
+    ++n;
+    us += step["us"].get<double>();
+    total += step["us"].get<double>();
+  }
+  for (const auto& [kind, sum] : kinds) std::printf("%4d × %7.2f µs  %s\n", sum.first, sum.second / sum.first, kind.c_str());
+  std::printf("%4zu steps, %.0f µs alone, one after the other\n", profile["steps"].size(), total);
+}
+
 void bench(const BenchArguments& a) {
   const Engine engine = open_engine(a.engine);
   const Now before = now();
@@ -147,6 +163,7 @@ void bench(const BenchArguments& a) {
   std::printf("load %.0f ms, first token %.0f ms after the start\n", load_ms, proof.first_token_ms());
   print_rates("prefill", out["prefill"]);
   print_rates("decode ", out["decode"]);
+  if (a.steps) print_steps(parsed(sb_model_profile(model.get())));
 }
 
 }  // namespace
@@ -161,6 +178,7 @@ void add_bench(CLI::App& app) {
   command->add_flag("--json", a->json,
                     "One line of JSON: load_ms, first_token_ms, text, prefill and decode as lists of n_tokens, ms, cpu_ms");
   command->add_flag("--requests", a->requests, "Answer requests from stdin, a JSON line each; bench/peers talks to it so");
+  command->add_flag("--steps", a->steps, "On a GPU also how long each step of a token takes by itself");
   add_options(*command, "engine", a->engine);
   add_options(*command, "model", a->load);
   command->callback([a] { bench(*a); });

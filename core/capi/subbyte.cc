@@ -195,6 +195,7 @@ const char* sb_load_plan(sb_load* load, const char* request_json) {
 
 void sb_model_free(sb_model* model) { delete model; }
 const char* sb_model_info(sb_model* model) { return lend(model->text, model->model->info_json()); }
+const char* sb_model_profile(sb_model* model) { return lend(model->text, model->model->profile_json()); }
 const char* sb_model_tensors(sb_model* model) { return lend(model->text, model->model->tensors_json()); }
 sb_tokenizer* sb_model_tokenizer(sb_model* model) { return model->tokenizer.tokenizer ? &model->tokenizer : nullptr; }
 const char* sb_model_chat(sb_model* model, const char* request_json) {

@@ -95,6 +95,9 @@ SB_API void sb_model_free(sb_model*);
 /* {name, family, context, vocab, layers, hidden, has_chat_template, has_tokenizer, n_parameters, weight_bytes, bpw, device,
  * planes: "base"|"partial"|"full", has_refinement, ...}. */
 SB_API const char* sb_model_info(sb_model*);
+/* After an answer: how long each of the steps takes that make a token, {n_tokens, repeats, steps: [{step, groups, us}]}. For developers;
+ * reset sessions afterwards. Errors: kOpUnsupported (the CPU), kArgumentInvalid (before an answer, or in a page). */
+SB_API const char* sb_model_profile(sb_model*);
 /* [{name, dtype, shape, n_bytes, bpw}] in file order. */
 SB_API const char* sb_model_tensors(sb_model*);
 /* The model's own tokenizer, borrowed: valid while the model is, never freed by the caller. NULL if the files have none. */

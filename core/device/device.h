@@ -66,6 +66,12 @@ class Device {
   /// The oldest choice not taken yet; none while it has not come. kNotChosen where logits were not finite.
   /// Errors: kDeviceLost, kDeviceFailed.
   virtual Result<std::optional<int32_t>> chosen() { return std::nullopt; }
+  /// How long each step of a program that has run takes, one after the other, many times each:
+  /// {"n_tokens", "repeats", "steps": [{"step", "groups": [x, y, z], "us"}]}. Its cache and values are not to be used afterwards.
+  virtual Result<std::string> profile(Program& program) {
+    return err(Code::kOpUnsupported, {{"device", name()}, {"op", "a profile"}, {"dtype", "any"}});
+  }
+
   /// Whether `who` may submit now. Who has submitted keeps the device until it has its outputs and calls release(); it should do so soon
   /// when somebody else waits.
   bool acquire(const void* who) {

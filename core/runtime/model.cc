@@ -250,6 +250,11 @@ WeightReport Model::weight_report() const {
           bpw(bytes[1], parameters[1])};
 }
 
+Result<std::string> Model::profile_json() {
+  SB_TRY(Program * decode, program({1, Pass::Logits::kLast, false}));
+  return device_->profile(*decode);
+}
+
 std::string Model::info_json() const {
   int64_t n_parameters = 0, n_tensors = 0;
   for (const auto& tensor : weights().tensors()) {

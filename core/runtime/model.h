@@ -69,6 +69,8 @@ class Model {
   /// Which planes are in use: "base", "partial" or "full"; full also of a model without refinement.
   const char* planes() const;
 
+  /// Device::profile of the pass that makes a token, after an answer. Sessions begin anew afterwards.
+  Result<std::string> profile_json();
   WeightReport weight_report() const;
   std::string info_json() const;
   std::string tensors_json() const;

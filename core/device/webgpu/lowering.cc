@@ -1,6 +1,7 @@
 #include "device/webgpu/lowering.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cctype>
 #include <cmath>
@@ -19,6 +20,8 @@ constexpr uint32_t kGroupsX = 32768;  // workgroups along x; the rest go along z
 
 uint32_t bits(float x) { return std::bit_cast<uint32_t>(x); }
 uint32_t aligned(uint64_t words) { return uint32_t((words + 63) / 64 * 64); }
+
+std::string number(uint32_t n) { return std::to_string(n) + "u"; }
 
 std::string lower_case(std::string_view text) {
   std::string out(text);
@@ -51,6 +54,7 @@ class Lowering {
   Result<GpuLowered> run() {
     for (const Node& node : plan_.nodes()) {
       begin_ = -1;
+      next_ = &node + 1 < plan_.nodes().data() + plan_.nodes().size() ? &node + 1 : nullptr;
       SB_OK(std::visit([&](const auto& op) { return lower(op, node); }, node.op));
       times_.begin.push_back(begin_ < 0 ? now() : begin_);
       times_.end.push_back(now());
@@ -102,6 +106,17 @@ class Lowering {
 
   // ---- Steps ----
 
+  static RowText row(std::string_view name, WgslHoles holes = {}, uint32_t local = 0) {
+    return {std::string(name), wgsl("rows/" + std::string(name), holes), local};
+  }
+  /// Columns of y when its inputs are whole values as wide; else 0.
+  uint32_t local(int32_t y, std::initializer_list<int32_t> inputs) const {
+    for (int32_t x : inputs) {
+      if (value(x).alias_of >= 0 || width(x) != width(y)) return 0;
+    }
+    return width(y);
+  }
+
   void close() {
     if (!chain_.empty()) push(chain_.finish());
   }
@@ -109,7 +124,8 @@ class Lowering {
     if (begin_ < 0) begin_ = now();
     out_.steps.push_back(std::move(step));
   }
-  void stage(int64_t n_tokens, std::string text, Chain::Words words, const std::vector<std::string>& shared = {}, int32_t layer = -1) {
+  void stage(int64_t n_tokens, RowText text, const std::vector<uint32_t>& words, const std::vector<std::string>& shared = {},
+             int32_t layer = -1) {
     if (!chain_.takes(n_tokens, layer)) close();
     if (begin_ < 0) begin_ = now();
     chain_.add(n_tokens, std::move(text), words, shared, layer);
@@ -151,10 +167,10 @@ class Lowering {
   static Loader loader(const TensorView& w) {
     if (!w.planes) return {wgsl("weights") + wgsl("decode/" + lower_case(dtype_name(w.dtype))), "load4", "(n * P[2].x)"};
     const PlaneMatrix& m = *w.planes;
-    auto n = [](int i) { return std::to_string(i) + "u"; };
-    std::string text = wgsl("planes", {{"$TAPS", n(m.sets[0].code.n_taps)}, {"$PLANES", n(m.sets[0].code.n_planes)}});
+    std::string text =
+        wgsl("planes", {{"$TAPS", number(uint32_t(m.sets[0].code.n_taps))}, {"$PLANES", number(uint32_t(m.sets[0].code.n_planes))}});
     if (m.n_sets == 1) return {std::move(text), "load4", "(P[2].x + n)"};
-    text += wgsl("planes2", {{"$TAPS2", n(m.sets[1].code.n_taps)}, {"$PLANES2", n(m.sets[1].code.n_planes)}});
+    text += wgsl("planes2", {{"$TAPS2", number(uint32_t(m.sets[1].code.n_taps))}, {"$PLANES2", number(uint32_t(m.sets[1].code.n_planes))}});
     return {std::move(text), "load4_both", "(P[2].x + n)"};
   }
   /// The words from P[3] on that planes.wgsl wants, for rows from first_row on.
@@ -213,12 +229,12 @@ class Lowering {
         turn.shared.push_back(how.text);
         chain_.read(part.buffer[0], part.buffer[1], plane_params(m, part.first_row));
         stage(
-            rows(y), wgsl("rows/embed_planes", {{"$LOAD", how.load}, {"$HADAMARD", turn.call}}),
+            rows(y), row("embed_planes", {{"$LOAD", how.load}, {"$HADAMARD", turn.call}}),
             {ids, at(y), stride(y), width(y), uint32_t(table.first_row - part.first_row), uint32_t(part.n_rows), signs(m), bits(op.scale)},
             turn.shared);
       } else {
         chain_.read(part.buffer[0], 0, {});
-        stage(rows(y), wgsl("rows/embed"),
+        stage(rows(y), row("embed"),
               {ids, at(y), stride(y), width(y), uint32_t(part.first_row), uint32_t(part.n_rows), uint32_t(table.row_bytes), bits(op.scale)},
               {how.text});
       }
@@ -238,7 +254,7 @@ class Lowering {
       // x̃ = Had(su ⊙ x), which the tiles meet decoded rows with.
       const Rotation turn = rotation(m.hadamard);
       packed_words_ = std::max(packed_words_, uint64_t(n_tokens * m.n_columns));
-      stage(n_tokens, wgsl("rows/rotate", {{"$HADAMARD", turn.call}}),
+      stage(n_tokens, row("rotate", {{"$HADAMARD", turn.call}}),
             {at(x), stride(x), packed_at_, uint32_t(m.n_columns), width(x), uint32_t(m.n_columns), signs(m)}, turn.shared);
       x_at = packed_at_;
       x_stride = uint32_t(m.n_columns);
@@ -254,6 +270,7 @@ class Lowering {
       if (begin >= end) continue;
       const auto done = uint32_t(begin - w.first_row);  // rows of y before these
       GpuStep step;
+      step.name = std::string(is_few ? "matmul_few " : "matmul_many ") + dtype_name(w.dtype);
       step.text =
           wgsl("prelude") + how.text +
           wgsl(is_few ? "matmul_few" : "matmul_many", {{"$LOAD", how.load}, {"$ROW", how.row}, {"$KEEP", std::string(kKeepLayout)}});
@@ -279,6 +296,32 @@ class Lowering {
     return {};
   }
 
+  /// What a product of planes with few tokens packs its input into, a place a set.
+  struct Packing {
+    uint32_t block = 0, stride = 0;  // inputs with one scale; words a token
+    std::array<uint32_t, 2> at{};
+    std::vector<RowText> stages;
+    std::vector<std::vector<uint32_t>> words;
+    std::vector<std::string> shared;
+  };
+  Packing packing(const Node& node) {
+    const PlaneMatrix& m = *value(node.inputs[1]).weight.planes;
+    const int32_t x = node.inputs[0];
+    Packing p;
+    p.block = uint32_t(m.hadamard ? m.hadamard : 128);
+    p.stride = uint32_t(m.n_columns / 4 + 2 * ((m.n_columns + p.block - 1) / p.block));
+    const Rotation turn = rotation(m.hadamard);
+    p.shared = turn.shared;
+    for (int set = 0; set < m.n_sets; ++set) {
+      p.at[size_t(set)] = packed_at_ + uint32_t(set * rows(x)) * p.stride;
+      p.stages.push_back(row("pack", {{"$HADAMARD", turn.call}, {"$BLOCK", number(p.block)}}, value(x).alias_of < 0 ? width(x) : 0));
+      p.words.push_back({at(x), stride(x), p.at[size_t(set)], p.stride, width(x), uint32_t(m.n_columns), signs(m),
+                         halves(m.sets[set].column_scale, m.n_columns)});
+    }
+    packed_words_ = std::max(packed_words_, uint64_t(m.n_sets * rows(x)) * p.stride);
+    return p;
+  }
+
   /// Planes and few tokens: the input packed in 8 bits, one-bit products, the filter (docs/formats.md §1).
   Status few_planes(const Node& node) {
     const TensorView& w = value(node.inputs[1]).weight;
@@ -288,22 +331,17 @@ class Lowering {
     // Rows of whole segments: the filter goes around in them.
     const int64_t first = w.first_row / m.segment * m.segment;
     const int64_t end = std::min(m.n_rows, (w.first_row + w.shape[0] + m.segment - 1) / m.segment * m.segment);
-    const auto packed_stride = uint32_t(m.n_columns / 4 + (m.n_columns + 127) / 128 + 1);
-    const Rotation turn = rotation(m.hadamard);
-    uint32_t packed[2], products[2], product_stride[2];
-    uint64_t packed_words = 0, products_words = 0;
+    Packing packed = packing(node);
+    for (size_t i = 0; i < packed.stages.size() && packed_node_ != &node; ++i) {
+      stage(n_tokens, std::move(packed.stages[i]), packed.words[i], packed.shared);
+    }
+    uint32_t products[2], product_stride[2];
+    uint64_t products_words = 0;
     for (int set = 0; set < m.n_sets; ++set) {
-      packed[set] = packed_at_ + uint32_t(packed_words);
       products[set] = products_at_ + uint32_t(products_words);
       product_stride[set] = uint32_t((end - first) * m.sets[set].code.n_planes);
-      packed_words += uint64_t(n_tokens) * packed_stride;
       products_words += uint64_t(n_tokens) * product_stride[set];
-      stage(n_tokens, wgsl("rows/pack", {{"$HADAMARD", turn.call}}),
-            {at(x), stride(x), packed[set], packed_stride, width(x), uint32_t(m.n_columns), signs(m),
-             halves(m.sets[set].column_scale, m.n_columns)},
-            turn.shared);
     }
-    packed_words_ = std::max(packed_words_, packed_words);
     products_words_ = std::max(products_words_, products_words);
     close();
     SB_TRY(std::vector<Part> pieces, parts(w));
@@ -312,16 +350,15 @@ class Lowering {
         const int64_t from = std::max(first, part.first_row), to = std::min(end, part.first_row + part.n_rows);
         if (from >= to) continue;
         GpuStep step;
-        step.text = wgsl("prelude") +
-                    wgsl("planes_few", {{"$PLANES", std::to_string(m.sets[set].code.n_planes) + "u"}, {"$KEEP", std::string(kKeepLayout)}});
-        step.params = {packed[set],
-                       packed_stride,
-                       products[set],
-                       product_stride[set],
-                       uint32_t(to - from),
-                       uint32_t(m.words_per_row()),
-                       uint32_t(from - first),
-                       uint32_t(from - part.first_row)};
+        step.name = "planes_few";
+        step.text = wgsl("prelude") + wgsl("planes_few", {{"$PLANES", number(uint32_t(m.sets[set].code.n_planes))},
+                                                          {"$PRODUCTS", products_text(m.sets[set].code)},
+                                                          {"$BLOCK", number(packed.block)},
+                                                          {"$KEEP", std::string(kKeepLayout)}});
+        step.params = {packed.at[size_t(set)], packed.stride,
+                       products[set],          product_stride[set],
+                       uint32_t(to - from),    uint32_t(m.words_per_row()),
+                       uint32_t(from - first), uint32_t(from - part.first_row)};
         step.weights[0] = part.buffer[set];
         set_groups(step, (to - from + 7) / 8, n_tokens);
         push(std::move(step));
@@ -329,22 +366,44 @@ class Lowering {
     }
     for (int set = 0; set < m.n_sets; ++set) {
       const PlaneCode& code = m.sets[set].code;
-      stage(n_tokens, wgsl("rows/filter", {{"$TAPS", std::to_string(code.n_taps) + "u"}, {"$PLANES", std::to_string(code.n_planes) + "u"}}),
+      stage(n_tokens, row("filter", {{"$SUM", sum_text(code)}, {"$PLANES", number(uint32_t(code.n_planes))}}, width(y)),
             {products[set], product_stride[set], at(y), stride(y), width(y), uint32_t(w.first_row - first), uint32_t(m.segment),
              set == 0 ? vector(node.inputs[2]) : kGpuNone, row_scales(m, set) + uint32_t(first), filter(code), uint32_t(set)});
     }
     return {};
   }
 
+  /// Products of a row's planes, a component each: planes_few.wgsl.
+  static std::string products_text(const PlaneCode& code) {
+    std::string text;
+    for (uint32_t p = 0; p < uint32_t(kMaxPlanes); ++p) {
+      text += p ? ", " : "";
+      text += p < uint32_t(code.n_planes) ? "products(W[row + " + number(p) + " * n_words + j], a, b)" : "0.0";
+    }
+    return text;
+  }
+  /// The taps of a filter, unrolled: rows/filter.wgsl.
+  static std::string sum_text(const PlaneCode& code) {
+    std::string text;
+    for (uint32_t q = 0; q < uint32_t(code.n_taps); ++q) {
+      const std::string row = "o" + std::to_string(q);
+      text += "let " + row + " = z + select(o - " + number(q) + ", o + $B.z - " + number(q) + ", o < " + number(q) + ") * $PLANES;\n";
+      for (uint32_t p = 0; p < uint32_t(code.n_planes); ++p) {
+        text += "sum += vec_at($C.y + " + number(q * uint32_t(code.n_planes) + p) + ") * ld(" + row + " + " + number(p) + ");\n";
+      }
+    }
+    return text;
+  }
+
   Status lower(const RmsNorm& op, const Node& node) {
     const int32_t x = node.inputs[0], g = node.inputs[1], y = node.output;
-    stage(rows(y), wgsl("rows/rms_norm", {{"$LANES", width(g) == width(x) ? "256u" : "32u"}}),
+    stage(rows(y), row("rms_norm", {{"$LANES", width(g) == width(x) ? "256u" : "32u"}}),
           {at(x), stride(x), at(y), stride(y), width(x), vector(g), width(g), bits(op.eps), bits(op.offset)});
     return {};
   }
   Status lower(const LayerNorm& op, const Node& node) {
     const int32_t x = node.inputs[0], y = node.output;
-    stage(rows(y), wgsl("rows/layer_norm"),
+    stage(rows(y), row("layer_norm"),
           {at(x), stride(x), at(y), stride(y), width(x), vector(node.inputs[1]), vector(node.inputs[2]), bits(op.eps)});
     return {};
   }
@@ -360,9 +419,9 @@ class Lowering {
     const int32_t x = node.inputs[0], table = node.inputs[1], y = node.output;
     const bool halves = op.style == RopeStyle::kHalves;
     stage(rows(y),
-          wgsl("rows/rope", {{"$PAIR", halves ? "d % n" : "d / 2u"},
-                             {"$SECOND", halves ? "d >= n" : "(d & 1u) == 1u"},
-                             {"$OTHER", halves ? "select(d + n, d - n, d >= n)" : "(d ^ 1u)"}}),
+          row("rope", {{"$PAIR", halves ? "d % n" : "d / 2u"},
+                       {"$SECOND", halves ? "d >= n" : "(d & 1u) == 1u"},
+                       {"$OTHER", halves ? "select(d + n, d - n, d >= n)" : "(d ^ 1u)"}}),
           {at(x), stride(x), at(y), stride(y), width(x), at(table), stride(table), uint32_t(op.head_dim), width(table) / 2});
     return {};
   }
@@ -370,26 +429,64 @@ class Lowering {
     const int32_t x = node.inputs[0];
     const uint32_t n = half_ ? (width(x) + 1) / 2 * 2 : width(x);
     const char* to = op.part == KvPart::kKeys ? "keys" : "values";
-    stage(rows(x), wgsl(half_ ? "rows/cache_write_half" : "rows/cache_write", {{"$TO", to}}), {at(x), stride(x), width(x), n},
-          {wgsl("cache_write")}, op.layer);
+    stage(rows(x), row(half_ ? "cache_write_half" : "cache_write", {{"$TO", to}}), {at(x), stride(x), width(x), n}, {wgsl("cache_write")},
+          op.layer);
     return {};
   }
+  /// How the next node packs y; no stages where it does not.
+  Packing packing_behind(int32_t y) {
+    const bool is_product = next_ && std::holds_alternative<MatMul>(next_->op) && next_->inputs[0] == y;
+    if (!is_product || rows(y) > kFewTokens || !value(next_->inputs[1]).weight.planes) return {};
+    return packing(*next_);
+  }
+
   Status lower(const Attention& op, const Node& node) {
     close();
     const int32_t q = node.inputs[0], y = node.output;
     const auto n = uint32_t(op.n_kv_heads * op.head_dim), dh = uint32_t(op.head_dim);
     const bool in_pairs = half_ && dh % 2 == 0;
-    auto number = [](uint32_t i) { return std::to_string(i) + "u"; };
+    const uint32_t n_words = in_pairs ? dh / 2 : dh;
+    if (n_words > 256)
+      return err(Code::kOpUnsupported, {{"device", "webgpu"}, {"op", "attention with heads of " + std::to_string(dh)}, {"dtype", "F32"}});
+    // So many words of a key at a time, all loads before the first sum.
+    const uint32_t unroll = n_words % 8 == 0 ? 8 : n_words % 4 == 0 ? 4 : 1;
+    std::string score;
+    for (uint32_t i = 0; i < unroll; ++i) score += "let k" + std::to_string(i) + " = key_at(at + i + " + number(i) + ");\n";
+    for (uint32_t i = 0; i < unroll; ++i) {
+      const std::string n = std::to_string(i), term = "q[i + " + n + "u]";
+      score += in_pairs ? "score += dot(" + term + ", k" + n + ");\n" : "score += " + term + " * k" + n + ";\n";
+    }
+    // Heads of whole blocks are packed right away for the product behind.
+    std::string helpers = wgsl("rows/main"), pack;
+    std::vector<uint32_t> pack_words;
+    if (const Packing p = packing_behind(y); !p.stages.empty() && dh % p.block == 0) {
+      for (const std::string& text : p.shared) helpers += text;
+      for (size_t i = 0; i < p.stages.size(); ++i) {
+        std::string text = p.stages[i].text;
+        fill(text,
+             {{"$A", "P[" + std::to_string(3 + 2 * i) + "]"}, {"$B", "P[" + std::to_string(4 + 2 * i) + "]"}, {"$N", std::to_string(i)}});
+        helpers += text;
+        pack += "stage" + std::to_string(i) + "(t, l);\n";
+        pack_words.insert(pack_words.end(), p.words[i].begin(), p.words[i].end());
+      }
+      packed_node_ = next_;
+    }
     GpuStep step;
-    step.text =
-        wgsl("prelude") +
-        wgsl("attention", {{"$HEAD_DIM", number(dh)},
-                           {"$SHARE", number((dh + 63) / 64)},
-                           {"$STEP", in_pairs ? "2u" : "1u"},
-                           {"$SCORE", in_pairs ? "let k = unpack2x16float(keys[(at + i) >> 1u]); score += q[i] * k.x + q[i + 1u] * k.y;"
-                                               : "score += q[i] * key_at(at + i);"},
-                           {"$KEEP", std::string(kKeepLayout)}}) +
-        wgsl(half_ ? "cache_half" : "cache_float");
+    step.name = pack.empty() ? "attention" : "attention pack";
+    step.text = wgsl("prelude") + helpers +
+                wgsl(!half_     ? "cache_float"
+                     : in_pairs ? "cache_half"
+                                : "cache_half_odd") +
+                wgsl("attention", {{"$WORDS", number(n_words)},
+                                   {"$WORD", in_pairs ? "2u" : "1u"},
+                                   {"$ELEMENTS", in_pairs ? "vec2f" : "f32"},
+                                   {"$LANES", number(std::bit_ceil(n_words))},
+                                   {"$LOAD_Q", in_pairs ? "vec2f(ld(x + 2u * l), ld(x + 2u * l + 1u))" : "ld(x + l)"},
+                                   {"$STORE_Y", in_pairs ? "st(to + 2u * l, y.x);\nst(to + 2u * l + 1u, y.y);" : "st(to + l, y);"},
+                                   {"$UNROLL", number(unroll)},
+                                   {"$SCORE", score},
+                                   {"$PACK", pack.empty() ? "" : wgsl("attention_pack", {{"$STAGES", pack}})},
+                                   {"$KEEP", std::string(kKeepLayout)}});
     step.params = {at(q),
                    stride(q),
                    at(y),
@@ -400,37 +497,46 @@ class Lowering {
                    half_ ? (n + 1) / 2 * 2 : n,
                    bits(op.scale),
                    op.softcap > 0 ? bits(op.softcap) : 0};
+    step.params.resize(12);
+    step.params.insert(step.params.end(), pack_words.begin(), pack_words.end());
     step.kv_layer = op.layer;
     step.groups[0] = uint32_t(op.n_heads);
     step.groups[1] = uint32_t(rows(q));
     push(std::move(step));
     return {};
   }
+  /// Whether a and b are the two halves of one value.
+  bool is_folded(int32_t a, int32_t b) const {
+    const Value &first = value(a), &second = value(b);
+    return first.alias_of >= 0 && first.alias_of == second.alias_of && value(first.alias_of).alias_of < 0 && first.first_column == 0 &&
+           second.first_column == int64_t(width(a)) && stride(a) == 2 * width(a);
+  }
   Status lower(const Glu& op, const Node& node) {
     const int32_t a = node.inputs[0], b = node.inputs[1], y = node.output;
-    stage(rows(y), wgsl("rows/glu", {{"$ACT", activation_name(op.act)}}), {at(a), stride(a), at(b), stride(b), at(y), stride(y), width(y)},
-          {wgsl("rows/activations")});
+    stage(rows(y), row("glu", {{"$ACT", activation_name(op.act)}}, is_folded(a, b) ? width(y) : local(y, {a, b})),
+          {at(a), stride(a), at(b), stride(b), at(y), stride(y), width(y)}, {wgsl("rows/activations")});
     return {};
   }
   Status lower(const Activate& op, const Node& node) {
     const int32_t x = node.inputs[0], y = node.output;
-    stage(rows(y), wgsl("rows/activate", {{"$ACT", activation_name(op.act)}}), {at(x), stride(x), at(y), stride(y), width(y)},
+    stage(rows(y), row("activate", {{"$ACT", activation_name(op.act)}}, local(y, {x})), {at(x), stride(x), at(y), stride(y), width(y)},
           {wgsl("rows/activations")});
     return {};
   }
   Status lower(const SoftCap& op, const Node& node) {
     const int32_t x = node.inputs[0], y = node.output;
-    stage(rows(y), wgsl("rows/softcap"), {at(x), stride(x), at(y), stride(y), width(y), bits(op.cap)}, {wgsl("rows/activations")});
+    stage(rows(y), row("softcap", {}, local(y, {x})), {at(x), stride(x), at(y), stride(y), width(y), bits(op.cap)},
+          {wgsl("rows/activations")});
     return {};
   }
   Status lower(const Add&, const Node& node) {
     const int32_t a = node.inputs[0], b = node.inputs[1], y = node.output;
-    stage(rows(y), wgsl("rows/add"), {at(a), stride(a), at(b), stride(b), at(y), stride(y), width(y)});
+    stage(rows(y), row("add", {}, local(y, {a, b})), {at(a), stride(a), at(b), stride(b), at(y), stride(y), width(y)});
     return {};
   }
   Status lower(const LastRow&, const Node& node) {
     const int32_t x = node.inputs[0], y = node.output;
-    stage(1, wgsl("rows/copy"), {at(x) + uint32_t(rows(x) - 1) * stride(x), stride(x), at(y), stride(y), width(y)});
+    stage(1, row("copy"), {at(x) + uint32_t(rows(x) - 1) * stride(x), stride(x), at(y), stride(y), width(y)});
     return {};
   }
 
@@ -440,7 +546,9 @@ class Lowering {
   GpuLowered out_;
   NodeTimes times_;
   Chain chain_;
-  int32_t begin_ = -1;  // of the node being lowered
+  int32_t begin_ = -1;                 // of the node being lowered
+  const Node* next_ = nullptr;         // after it
+  const Node* packed_node_ = nullptr;  // a product whose input lies packed already
   uint32_t packed_at_, products_at_, angles_at_;
   uint64_t packed_words_ = 0, products_words_ = 0, angles_words_ = 0;
 };

@@ -18,6 +18,7 @@ inline constexpr size_t kGpuParams = 128;
 inline constexpr uint32_t kGpuChoiceAt = 0, kGpuIdsAt = 16;
 
 struct GpuStep {
+  std::string name;              // what it does, for profiles
   std::string text;              // WGSL
   std::vector<uint32_t> params;  // at most kGpuParams
   GpuId weights[2] = {0, 0};     // bindings 4 and 5

@@ -7,6 +7,7 @@
 #include <deque>
 #include <map>
 
+#include "base/host.h"
 #include "base/json.h"
 #include "device/webgpu/gpu.h"
 #include "device/webgpu/kernel_text.h"
@@ -16,6 +17,8 @@ namespace sb {
 namespace {
 
 constexpr int64_t kFirstCacheTokens = 256;  // a cache begins with room for so many, and doubles
+constexpr uint32_t kMostAhead = 4;          // choices under way: enough to hide a readback
+constexpr int64_t kDispatchWords = 6;
 constexpr uint32_t kParamsBytes = kGpuParams * 4;
 
 std::string text_of(uint32_t (*from)(char*, uint32_t)) {
@@ -233,7 +236,7 @@ class WebgpuDevice final : public Device {
   void drop() override { is_dropping_ = true; }
   bool copies_weights() const override { return true; }
 
-  int n_choices() const override { return int(kGpuSlots); }
+  int n_choices() const override { return int(kMostAhead); }
   Result<std::optional<int32_t>> chosen() override {
     SB_OK(gpu_status());
     if (choices_.empty()) return std::nullopt;
@@ -244,6 +247,44 @@ class WebgpuDevice final : public Device {
     if (come < 0) return std::unexpected(failed_read().error());
     return id;
   }
+
+#if !defined(__wasm__)  // where there is no waiting
+  Result<std::string> profile(Program& program) override {
+    constexpr int kRepeats = 100;
+    constexpr uint32_t kSlot = kGpuSlots - 1;
+    SB_TRY(const bool is_idle, settle(*this));
+    GpuProgram& p = static_cast<GpuProgram&>(program);
+    const GpuVariant* v = p.variants[1] && !p.variants[1]->binds.empty() ? p.variants[1].get() : p.variants[0].get();
+    if (!is_idle || !v || v->binds.empty())
+      return err(Code::kArgumentInvalid,
+                 {{"what", "Nothing has run that could be profiled"}, {"fix", "Let the model answer first, where waiting is possible."}});
+    OrderedJson steps = OrderedJson::array();
+    for (size_t i = 0; i < v->lowered.steps.size(); ++i) {
+      const auto one = v->commands.begin() + int64_t(i) * kDispatchWords;
+      std::vector<uint32_t> commands;
+      for (int n = 0; n < kRepeats; ++n) commands.insert(commands.end(), one, one + kDispatchWords);
+      commands.insert(commands.end(), {uint32_t(GpuCommand::kRead), arena_.id(), 0, 4, kSlot});
+      double ms = 0;
+      for (int turn = 0; turn < 2; ++turn) {  // the first warms up
+        const double begin = host_now_ms();
+        gpu_submit(commands.data(), uint32_t(commands.size()));
+        int32_t come = 0;
+        for (uint32_t word = 0; come == 0; come = gpu_take(kSlot, &word, 4)) gpu_wait();
+        if (come < 0) return std::unexpected(failed_read().error());
+        ms = host_now_ms() - begin;
+      }
+      const GpuStep& step = v->lowered.steps[i];
+      steps.push_back({{"step", step.name},
+                       {"groups",
+                        { step.groups[0],
+                          step.groups[1],
+                          step.groups[2] }},
+                       { "us",
+                         ms * 1000 / kRepeats }});
+    }
+    return json_text(OrderedJson{{"n_tokens", p.plan->n_tokens()}, {"repeats", kRepeats}, { "steps", steps }});
+  }
+#endif
 
   std::unique_ptr<KvStorage> kv_storage(int32_t n_layers, int32_t width, bool half) override {
     return std::make_unique<GpuCache>(n_layers, width, half);
@@ -374,7 +415,7 @@ class WebgpuDevice final : public Device {
 
   /// Picks the likeliest of the first n "logits" on the GPU, where the next run finds it as its token, and reads it.
   void add_choice(GpuProgram& p, GpuVariant& v, int32_t n, std::vector<uint32_t>& commands) {
-    SB_ASSERT(!reading_ && choices_.size() < kGpuSlots);
+    SB_ASSERT(!reading_ && choices_.size() < kMostAhead);
     if (!v.choice) {
       const auto logits = std::ranges::find(*p.outputs, "logits", &GpuProgram::Read::name);
       SB_ASSERT(logits != p.outputs->end());
@@ -387,7 +428,7 @@ class WebgpuDevice final : public Device {
       v.choice = gpu_bind(choose, bindings, 4);
       v.choice_pipeline = choose;
     }
-    const uint32_t slot = next_slot_++ % kGpuSlots;
+    const uint32_t slot = next_slot_++ % kMostAhead;
     commands.insert(commands.end(), {uint32_t(GpuCommand::kDispatch), v.choice_pipeline, v.choice, 1, 1, 1});
     commands.insert(commands.end(), {uint32_t(GpuCommand::kRead), arena_.id(), kGpuChoiceAt * 4, 4, slot});
     choices_.push_back(slot);

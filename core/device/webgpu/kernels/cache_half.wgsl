@@ -1,3 +1,3 @@
-// A cache in float16: two elements a word.
-fn value_at(i: u32) -> f32 { return unpack2x16float(values[i >> 1u])[i & 1u]; }
-fn key_at(i: u32) -> f32 { return unpack2x16float(keys[i >> 1u])[i & 1u]; }
+// A word of a cache in float16: two elements.
+fn value_at(i: u32) -> vec2f { return unpack2x16float(values[i]); }
+fn key_at(i: u32) -> vec2f { return unpack2x16float(keys[i]); }

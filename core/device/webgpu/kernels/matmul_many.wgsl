@@ -11,8 +11,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) l:
   let n_rows = P[1].x;
   let k_end = P[1].y;
   let n_tokens = P[6].x;
-  var sums: array<vec4f, 4>;  // [4 tokens] × 4 rows
-  for (var i = 0u; i < 4u; i++) { sums[i] = vec4f(0.0); }
+  var s0 = vec4f(0.0);  // a token each, × 4 rows
+  var s1 = vec4f(0.0);
+  var s2 = vec4f(0.0);
+  var s3 = vec4f(0.0);
   for (var k0 = 0u; k0 < k_end; k0 += 16u) {
     for (var i = l; i < 128u; i += 64u) {
       let k = k0 + (i & 3u) * 4u;
@@ -40,22 +42,37 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) l:
       let w1 = ws[(rows + 1u) * 5u + j];
       let w2 = ws[(rows + 2u) * 5u + j];
       let w3 = ws[(rows + 3u) * 5u + j];
-      for (var i = 0u; i < 4u; i++) {
-        let x = xs[(tokens + i) * 5u + j];
-        sums[i] += vec4f(dot(w0, x), dot(w1, x), dot(w2, x), dot(w3, x));
-      }
+      let x0 = xs[tokens * 5u + j];
+      let x1 = xs[(tokens + 1u) * 5u + j];
+      let x2 = xs[(tokens + 2u) * 5u + j];
+      let x3 = xs[(tokens + 3u) * 5u + j];
+      s0 += vec4f(dot(w0, x0), dot(w1, x0), dot(w2, x0), dot(w3, x0));
+      s1 += vec4f(dot(w0, x1), dot(w1, x1), dot(w2, x1), dot(w3, x1));
+      s2 += vec4f(dot(w0, x2), dot(w1, x2), dot(w2, x2), dot(w3, x2));
+      s3 += vec4f(dot(w0, x3), dot(w1, x3), dot(w2, x3), dot(w3, x3));
     }
     workgroupBarrier();
   }
-  for (var i = 0u; i < 4u; i++) {
-    let t = t0 + (l >> 3u) * 4u + i;
-    for (var j = 0u; j < 4u; j++) {
-      let n = n0 + (l & 7u) * 4u + j;
-      if (t < n_tokens && n < n_rows) {
-        var y = sums[i][j];
-        if (P[1].z != kNone) { y += vec_at(P[1].z + n); }
-        st(P[0].z + t * P[0].w + P[1].w + n, y);
-      }
-    }
+  let t = t0 + (l >> 3u) * 4u;
+  let n = n0 + (l & 7u) * 4u;
+  store(t, n, s0);
+  store(t + 1u, n, s1);
+  store(t + 2u, n, s2);
+  store(t + 3u, n, s3);
+}
+
+fn store(t: u32, n: u32, sums: vec4f) {
+  if (t >= P[6].x) { return; }
+  let y = P[0].z + t * P[0].w + P[1].w + n;
+  var bias = vec4f(0.0);
+  if (P[1].z != kNone) {
+    let last = P[1].x - 1u;
+    let b = P[1].z;
+    bias = vec4f(vec_at(b + min(n, last)), vec_at(b + min(n + 1u, last)), vec_at(b + min(n + 2u, last)), vec_at(b + min(n + 3u, last)));
   }
+  let out = sums + bias;
+  if (n < P[1].x) { st(y, out.x); }
+  if (n + 1u < P[1].x) { st(y + 1u, out.y); }
+  if (n + 2u < P[1].x) { st(y + 2u, out.z); }
+  if (n + 3u < P[1].x) { st(y + 3u, out.w); }
 }

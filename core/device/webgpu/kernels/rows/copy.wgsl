@@ -1,4 +1,4 @@
 // y = x. A: x, stride, y, stride. B: D.
 fn stage$N(t: u32, l: u32) {
-  for (var i = l; i < $B.x; i += 256u) { arena[$A.z + t * $A.w + i] = arena[$A.x + t * $A.y + i]; }
+  for (var i = first_column + l; i < min($B.x, end_column); i += 256u) { arena[$A.z + t * $A.w + i] = arena[$A.x + t * $A.y + i]; }
 }

@@ -6,17 +6,22 @@ fn stage$N(t: u32, l: u32) {
   let r = $B.x + id;
   for (var k0 = 0u; k0 < $A.w; k0 += 2048u) {
     let k = k0 + l * 8u;
-    for (var i = 0u; i < 8u; i += 4u) {
-      var w = vec4f(0.0);
-      if (k < P[3].x * 32u && r < $B.y) { w = $LOAD(r, k + i); }
-      for (var j = 0u; j < 4u; j++) { e[i + j] = w[j]; }
+    let is_there = k < P[3].x * 32u && r < $B.y;
+    e0 = vec4f(0.0);
+    e1 = vec4f(0.0);
+    if (is_there) {
+      e0 = $LOAD(r, k);
+      e1 = $LOAD(r, k + 4u);
     }
     $HADAMARD
-    for (var i = 0u; i < 8u; i++) {
-      if (k + i < $A.w && r < $B.y) {
-        if ($B.z != kNone) { e[i] *= sign_at($B.z, k + i); }
-        st($A.y + t * $A.z + k + i, e[i] * bitcast<f32>($B.w));
+    if (is_there) {
+      if ($B.z != kNone) {
+        e0 *= signs_at($B.z, k);
+        e1 *= signs_at($B.z, k + 4u);
       }
+      let y = $A.y + t * $A.z;
+      st4(y, k, $A.w, e0 * bitcast<f32>($B.w));
+      st4(y, k + 4u, $A.w, e1 * bitcast<f32>($B.w));
     }
   }
 }

@@ -1,23 +1,23 @@
 // x ← x · Had over blocks of $BLOCK, orthonormal.
 fn hadamard$BLOCK(l: u32) {
-  for (var s = 1u; s < 8u; s <<= 1u) {
-    for (var i = 0u; i < 8u; i++) {
-      if ((i & s) == 0u) {
-        let a = e[i];
-        let b = e[i + s];
-        e[i] = a + b;
-        e[i + s] = a - b;
-      }
-    }
-  }
+  e0 = vec4f(e0.x + e0.y, e0.x - e0.y, e0.z + e0.w, e0.z - e0.w);
+  e1 = vec4f(e1.x + e1.y, e1.x - e1.y, e1.z + e1.w, e1.z - e1.w);
+  e0 = vec4f(e0.xy + e0.zw, e0.xy - e0.zw);
+  e1 = vec4f(e1.xy + e1.zw, e1.xy - e1.zw);
+  let low = e0;
+  e0 = low + e1;
+  e1 = low - e1;
   for (var s = 1u; s < $BLOCKu / 8u; s <<= 1u) {
-    for (var i = 0u; i < 8u; i++) { exchange[i * 256u + l] = e[i]; }
+    exchange0[l] = e0;
+    exchange1[l] = e1;
     workgroupBarrier();
-    for (var i = 0u; i < 8u; i++) {
-      let other = exchange[i * 256u + (l ^ s)];
-      e[i] = select(e[i] + other, other - e[i], (l & s) != 0u);
-    }
+    let is_second = (l & s) != 0u;
+    let other0 = exchange0[l ^ s];
+    let other1 = exchange1[l ^ s];
+    e0 = select(e0 + other0, other0 - e0, is_second);
+    e1 = select(e1 + other1, other1 - e1, is_second);
     workgroupBarrier();
   }
-  for (var i = 0u; i < 8u; i++) { e[i] *= $ROOT; }
+  e0 *= $ROOT;
+  e1 *= $ROOT;
 }

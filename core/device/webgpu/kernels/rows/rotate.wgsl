@@ -2,16 +2,14 @@
 fn stage$N(t: u32, l: u32) {
   for (var k0 = 0u; k0 < $B.y; k0 += 2048u) {
     let k = k0 + l * 8u;
-    for (var i = 0u; i < 8u; i++) {
-      e[i] = 0.0;
-      if (k + i < $B.x) {
-        e[i] = ld($A.x + t * $A.y + k + i);
-        if ($B.z != kNone) { e[i] *= sign_at($B.z, k + i); }
-      }
+    e0 = ld4($A.x + t * $A.y, k, $B.x);
+    e1 = ld4($A.x + t * $A.y, k + 4u, $B.x);
+    if ($B.z != kNone && k < $B.y) {
+      e0 *= signs_at($B.z, k);
+      e1 *= signs_at($B.z, k + 4u);
     }
     $HADAMARD
-    if (k < $B.y) {
-      for (var i = 0u; i < 8u; i++) { st($A.z + t * $A.w + k + i, e[i]); }
-    }
+    st4($A.z + t * $A.w, k, $B.y, e0);
+    st4($A.z + t * $A.w, k + 4u, $B.y, e1);
   }
 }
