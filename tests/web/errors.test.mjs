@@ -181,3 +181,25 @@ browserTest('a worker that breaks: the page offers to load the model again', {},
     await page.state('ready');
   }),
 );
+
+browserTest('a device that is not here says so; the CPU takes its place, and another choice is tried at once', {}, (t) =>
+  withPage(t, 'chromium', {}, async (page) => {
+    await page.open({ model: modelUrl, device: 'webgpu' });
+    assert.equal(await page.state('failed', 'ready'), 'failed');
+    const trouble = await page.trouble();
+    assert.equal(trouble.code, 'kDeviceMissing');
+    assert.match(trouble.message, /"webgpu" is not here: .+/);
+    assert.deepEqual(trouble.buttons, ['use-cpu', 'choose']);
+    await page.click('use-cpu');
+    await page.ready();
+    assert.match(await page.text('device'), /^CPU · /);
+    assert.match(await page.answerTo(CAPITAL), /Paris/);
+    await page.evaluate(() => {
+      const select = document.querySelector('[data-testid="set-device"]');
+      select.value = 'webgpu';
+      select.dispatchEvent(new Event('input', { bubbles: true }));
+    });
+    await page.state('failed');
+    assert.equal((await page.trouble()).code, 'kDeviceMissing');
+    assert.equal((await page.answers()).length, 1, 'the conversation stays');
+  }));

@@ -1,6 +1,6 @@
 // The page: loads a model, keeps one conversation with it, and says so when either fails.
 //
-// For tests and links: ?model=URL (or "none") &prompt=TEXT, temperature, top-p, max-tokens, seed, system, context, planes, wasm, threads. Every
+// For tests and links: ?model=URL (or "none") &prompt=TEXT, temperature, top-p, max-tokens, seed, system, device, context, planes, wasm, threads. Every
 // element worth finding has a data-testid; <body data-state> is starting, loading, empty, ready, answering or failed.
 import { Engine, type EngineOptions, type FinishReason, type Message, type Model, type Progress, type Usage } from 'subbyte';
 
@@ -40,7 +40,7 @@ class Chat {
   readonly #send = part<HTMLButtonElement>('send');
   readonly #stop = part<HTMLButtonElement>('stop');
   readonly #said = part('announcer');
-  readonly #settings = new SettingsDrawer(this.#query);
+  readonly #settings = new SettingsDrawer(this.#query, () => void this.#changeDevice());
   readonly #strip = new Strip();
   readonly #scroller = new Scroller();
   readonly #card = new LoadCard(() => this.#loading?.abort());
@@ -180,6 +180,14 @@ class Chat {
       this.#dropWaiting();
       if (!isAbort(error)) this.#showLoadFailure(error, choice);
     }
+  }
+
+  // A device is chosen when an engine is made.
+  async #changeDevice(): Promise<void> {
+    const old = this.#engine;
+    this.#engine = null;
+    if (this.#choice) await this.load(this.#choice);
+    await old?.dispose();
   }
 
   send(text: string): void {
@@ -334,6 +342,7 @@ class Chat {
     const trouble = troubleOf(error);
     const actions: Action[] = [{ label: 'Choose another model', testId: 'choose', run: () => this.#picker.open() }];
     const retry: Action = { label: 'Try again', testId: 'retry', run: () => void this.load(choice) };
+    if (trouble.code === 'kDeviceMissing') actions.unshift({ label: 'Use the CPU', testId: 'use-cpu', run: () => this.#settings.setDevice('cpu') });
     if (trouble.retryable) actions.unshift(retry);
     this.#failed.replaceChildren(troubleCard(`Could not load “${choice.name}”`, trouble, actions));
     this.#scroller.toEnd();
@@ -402,7 +411,8 @@ class Chat {
   #engineOptions(): EngineOptions {
     const wasm = this.#query.get('wasm');
     const threads = this.#query.get('threads');
-    return { ...(wasm ? { wasm: wasm as 'auto' } : {}), ...(threads ? { threads: Number(threads) } : {}) };
+    const device = this.#settings.device as EngineOptions['device'];
+    return { ...(device ? { device } : {}), ...(wasm ? { wasm: wasm as 'auto' } : {}), ...(threads ? { threads: Number(threads) } : {}) };
   }
 
   get #state(): State {

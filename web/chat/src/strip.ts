@@ -1,5 +1,5 @@
 // The strip under the composer: how fast, on what, in how much memory; and the details behind each figure.
-import type { Capabilities, MemoryReport, Model, Usage } from 'subbyte';
+import type { Capabilities, GpuInfo, MemoryReport, Model, Usage } from 'subbyte';
 
 import type { Loss } from './card.ts';
 
@@ -47,6 +47,7 @@ export class Strip {
   }
 
   setCapabilities(here: Capabilities): void {
+    if (here.gpu) return this.#setGpu(here, here.gpu);
     const threads = here.threads === 1 ? '1 thread' : `${here.threads} threads`;
     setText(this.#device, `${here.device.toUpperCase()} · ${BUILDS[here.build]}${here.build === 'relaxed-threads' ? ` × ${here.threads}` : `, ${threads}`}`);
     this.#device.dataset['build'] = here.build;
@@ -63,6 +64,24 @@ export class Strip {
       ...(why.length
         ? [h('h3', {}, 'Why not faster'), h('ul', { 'data-testid': 'why-not' }, ...why.map((reason) => h('li', {}, sentence(reason))))]
         : [h('p', { class: 'quiet', 'data-testid': 'why-not' }, 'This is the fastest build there is, with every thread it can use.')]),
+    );
+  }
+
+  #setGpu(here: Capabilities, { adapter, vendor, architecture, features, packedDot, limits }: GpuInfo): void {
+    setText(this.#device, adapter ? `WebGPU · ${adapter}` : 'WebGPU');
+    this.#device.dataset['build'] = here.build;
+    this.#device.dataset['threads'] = String(here.threads);
+    const used = [...features, ...(packedDot ? ['packed dot product'] : [])];
+    part('device-details').replaceChildren(
+      h('h2', {}, 'Where it runs'),
+      list([
+        ['Device', 'GPU, by WebGPU'],
+        ['Adapter', adapter || 'this browser does not name it'],
+        ...(vendor ? ([['Vendor', [vendor, architecture].filter(Boolean).join(', ')]] satisfies [string, string][]) : []),
+        ['Features', used.join(', ') || 'none beyond the least'],
+        ['Largest buffer', bytes(limits.buffer)],
+        ['Beside it', `WebAssembly, ${BUILDS[here.build]}`],
+      ]),
     );
   }
 
@@ -185,6 +204,7 @@ export class Strip {
       list([
         ['In use', bytes(memory.current)],
         ['At the peak', bytes(memory.peak)],
+        ...(memory.gpuBytes ? ([['On the GPU', bytes(memory.gpuBytes)]] satisfies [string, string][]) : []),
         ['Held from the browser', bytes(memory.wasmBytes)],
       ]),
     );

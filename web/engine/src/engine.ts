@@ -10,6 +10,7 @@ import type {
   Build,
   Capabilities,
   EngineOptions,
+  GpuInfo,
   LoadOptions,
   ModelSource,
   Quantized,
@@ -75,7 +76,7 @@ export class EngineBase implements AsyncDisposable {
     if (!Number.isInteger(wanted) || wanted < 0 || wanted > 64) {
       throw failure('kOptionInvalid', { option: 'threads', value: String(wanted), expected: 'a whole number from 0 to 64' });
     }
-    const chosen = pick(host.surroundings, wasm, wanted);
+    const chosen = pick(host.surroundings, wasm, wanted, (options.device as string) === 'webgpu');
     const module = await host.compile(chosen.build, false);
     const core = coreOptions({ ...options, threads: chosen.threads }, engineOptionNames, ['wasm', 'assets']);
     // Started now, for what it says of itself; the first model takes it.
@@ -83,6 +84,7 @@ export class EngineBase implements AsyncDisposable {
     const { version: _, threadsWhy: __, ...said } = camelKeys<Record<string, unknown>>(spare.capabilities);
     const capabilities = {
       ...said,
+      ...(said['gpu'] ? { gpu: camelKeys<GpuInfo>(said['gpu']) } : {}),
       ...chosen,
       threads: Number(said['threads'] ?? chosen.threads),
       crossOriginIsolated: host.surroundings.crossOriginIsolated,

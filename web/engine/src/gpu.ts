@@ -69,6 +69,7 @@ export class Gpu {
   readonly #binds = new Numbered<GPUBindGroup>();
   readonly #reads = new Map<number, Read>();
   #told: Promise<unknown> = Promise.resolve(); // all error scopes so far have been heard
+  #nBytes = 0;
   #hasAnswered = false;
   #onAnswer: (() => void)[] = [];
 
@@ -94,6 +95,11 @@ export class Gpu {
       this.#info = JSON.stringify({ why });
       throw failure('kDeviceMissing', { device: 'webgpu', why }, error);
     }
+  }
+
+  /** Of all buffers. */
+  get nBytes(): number {
+    return this.#nBytes;
   }
 
   /** Resolves when a read has come or failed since the last time; at once when none is under way. */
@@ -131,7 +137,7 @@ export class Gpu {
       gpu_open: () => (this.#opened ? 1 : 0),
       gpu_info: (to, n) => put(this.#info, to!, n!),
       gpu_buffer: (n, use) => this.#buffer(n!, use!),
-      gpu_buffer_free: (id) => void (id && this.#buffers.take(id).destroy()),
+      gpu_buffer_free: (id) => void (id && this.#free(this.#buffers.take(id))),
       gpu_write: (id, offset, from, n) => this.#device.queue.writeBuffer(this.#buffers.get(id!), offset!, unshared(from!, n!)),
       gpu_pipeline: (wgsl, n) => this.#pipeline(decoder.decode(unshared(wgsl!, n!))),
       gpu_bind: (pipeline, bindings, n) => this.#bind(pipeline!, words(bindings!, n! * BINDING_WORDS)),
@@ -172,7 +178,13 @@ export class Gpu {
     if (nBytes > device.limits.maxBufferSize) return 0;
     const size = Math.ceil(nBytes / 4) * 4;
     const usage = USES[use]! | COPY_SRC | COPY_DST;
+    this.#nBytes += size;
     return this.#buffers.add(this.#scoped('out-of-memory', `${nBytes} bytes: `, () => device.createBuffer({ size, usage })));
+  }
+
+  #free(buffer: GPUBuffer): void {
+    this.#nBytes -= buffer.size;
+    buffer.destroy();
   }
 
   // Reads wait for what the scopes before them say; an uncaptured error may come later than the read that it spoils.
@@ -257,8 +269,9 @@ export class Gpu {
     if (last && last.state !== 'free') throw new Error(`slot ${slot} is under way already`);
     let buffer = last?.buffer;
     if (!buffer || buffer.size < nBytes) {
-      buffer?.destroy();
+      if (buffer) this.#free(buffer);
       buffer = this.#device.createBuffer({ size: nBytes, usage: MAP_READ | COPY_DST });
+      this.#nBytes += nBytes;
     }
     const read: Read = { state: 'pending', buffer, nBytes };
     this.#reads.set(slot, read);

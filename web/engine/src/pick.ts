@@ -21,9 +21,11 @@ export interface Pick {
   relaxedSimd: boolean;
 }
 
+const ON_GPU = 'the GPU computes: more threads would have nothing to do';
+
 const runs = (bytes: number[]) => WebAssembly.validate(new Uint8Array(bytes));
 
-export function pick(here: Surroundings, wanted: 'auto' | Build, threads: number): Pick {
+export function pick(here: Surroundings, wanted: 'auto' | Build, threads: number, isOnGpu: boolean): Pick {
   if (typeof WebAssembly !== 'object') throw failure('kWasmUnsupported', { why: 'WebAssembly is switched off' });
   if (!runs(SIMD)) throw failure('kWasmUnsupported', { why: 'it has no WebAssembly SIMD' });
   const relaxedSimd = runs(RELAXED);
@@ -45,11 +47,12 @@ export function pick(here: Surroundings, wanted: 'auto' | Build, threads: number
     if (wanted === 'relaxed-threads' && whyNotThreads) throw failure('kWasmUnsupported', { why: whyNotThreads });
     if (wanted !== best) buildWhy.unshift(`build ${wanted} was asked for`);
     build = wanted;
-  } else if (threads === 1 && best === 'relaxed-threads') {
+  } else if (best === 'relaxed-threads' && (threads === 1 || (isOnGpu && threads === 0))) {
     build = 'relaxed';
-    buildWhy.unshift('one thread was asked for');
+    buildWhy.unshift(threads === 1 ? 'one thread was asked for' : ON_GPU);
   }
-  return { build, buildWhy, relaxedSimd, ...countThreads(here, build, threads, whyNotThreads || (relaxedSimd ? '' : whyNotRelaxed)) };
+  const whyOne = whyNotThreads || (relaxedSimd ? '' : whyNotRelaxed) || (isOnGpu ? ON_GPU : '');
+  return { build, buildWhy, relaxedSimd, ...countThreads(here, build, threads, whyOne) };
 }
 
 // Above four, the browser's count is usually hyper-threads and efficiency cores, which hold back threads that wait for each other.

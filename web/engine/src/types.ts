@@ -28,6 +28,20 @@ export interface Capabilities {
   isa: string;
   families: string[];
   dtypes: string[];
+  /** Of device "webgpu". */
+  gpu?: GpuInfo;
+}
+
+export interface GpuInfo {
+  /** As far as the browser tells; empty where it keeps that to itself. */
+  adapter: string;
+  vendor: string;
+  architecture: string;
+  /** What the kernels may use of shader-f16, subgroups and timestamp-query. */
+  features: string[];
+  packedDot: boolean;
+  /** Bytes of a buffer, of a binding and of a workgroup's memory; workgroups in a dimension. */
+  limits: { buffer: number; binding: number; workgroup: number; groups: number };
 }
 
 export interface Progress {
@@ -174,6 +188,8 @@ export interface MemoryReport extends Books {
   byTag: Record<'weights' | 'kv' | 'activations' | 'staging' | 'scratch' | 'host', Books>;
   /** What the worker's WebAssembly memory really occupies; it goes back when the model is disposed. */
   wasmBytes: number;
+  /** Of these, what lies in buffers of the GPU. */
+  gpuBytes: number;
 }
 
 export interface GoldenReport {

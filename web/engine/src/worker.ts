@@ -265,7 +265,7 @@ export function serve(
       case 'chat':
         return core.text('sb_model_chat', model, request.request);
       case 'memory':
-        return { ...core.json<object>('sb_memory'), wasm_bytes: core.memory.buffer.byteLength };
+        return { ...core.json<object>('sb_memory'), wasm_bytes: core.memory.buffer.byteLength, gpu_bytes: gpu.nBytes };
       case 'tensors':
         return core.json('sb_model_tensors', model);
       case 'session':
