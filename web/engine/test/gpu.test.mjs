@@ -71,8 +71,33 @@ for (const browser of ['chromium', 'firefox']) {
           });
         }
       }
+      if (browser === 'chromium') await t.test('the GPU\'s process dies', { timeout: 60_000 }, () => crash(page.browser));
     } finally {
       await page.close();
     }
   });
+}
+
+/** Reads over and over while the process that has the GPU is ended from outside. */
+async function crash(browser) {
+  await browser.evaluate(async () => {
+    const [{ Gpu: Built }, { Caller }] = await Promise.all([import('/gpu/gpu.js'), import('/cases/gpu_cases.mjs')]);
+    const gpu = new Built();
+    await gpu.open(async () => navigator.gpu);
+    const core = new Caller(gpu, false);
+    const x = core.buffer([1, 2, 3, 4]);
+    const read = async () => {
+      core.submit([3, x, 0, 16, 0]);
+      return String(await core.came(0, 4));
+    };
+    window.first = await read();
+    window.lost = (async () => {
+      while ((await read()) === window.first);
+      return core.text('gpu_error');
+    })();
+  });
+  assert.equal(await browser.evaluate(() => window.first), '1,2,3,4');
+  const devtools = await browser.page.browser().target().createCDPSession();
+  await devtools.send('Browser.crashGpuProcess').catch(() => {}); // it dies before it answers
+  assert.match(await browser.evaluate(() => window.lost), /^lost: ./);
 }

@@ -9,7 +9,7 @@ const N_SLOTS = 8;
 const N_LARGEST = 4; // buffers of the largest size, at which a small driver gives up
 
 /** What the core does with the functions: words and text in a memory of its own. */
-class Caller {
+export class Caller {
   constructor(gpu, isShared) {
     this.gpu = gpu;
     this.memory = new Uint8Array(isShared ? new SharedArrayBuffer(1 << 20) : new ArrayBuffer(1 << 20));
@@ -60,7 +60,7 @@ class Caller {
   }
 }
 
-async function withGpu({ Gpu, find, isShared }, work) {
+export async function withGpu({ Gpu, find, isShared }, work) {
   const gpu = new Gpu();
   let device;
   await gpu.open(async () => {
