@@ -1,13 +1,13 @@
 #!/usr/bin/env node
 // The build's guard: a module may import our own functions and its memory, nothing else, and exports the whole C API and nothing of libc.
-// usage: check_wasm.mjs FILE.wasm EXPORT[,EXPORT…]
+// usage: check_wasm.mjs FILE.wasm EXPORT[,EXPORT…] IMPORT[,IMPORT…]
 // Reads the sections itself: Node 20 refuses relaxed SIMD modules unless told at its start, newer ones refuse to be told.
 import { readFileSync } from 'node:fs';
 
-const OURS = new Set(['sb']);
 const TOOLCHAIN = new Set(['memory', '_initialize', '__stack_pointer', '__wasm_init_tls', '__tls_size', '__tls_align']);
 
-const [file, wanted = ''] = process.argv.slice(2);
+const [file, wanted = '', ours = ''] = process.argv.slice(2);
+const known = new Set(['env.memory', ...ours.split(',').map((name) => `sb.${name}`)]);
 const bytes = readFileSync(file);
 let at = 8;
 
@@ -55,7 +55,7 @@ while (at < bytes.length) {
 
 const problems = [];
 for (const entry of imports) {
-  if (entry !== 'env.memory' && !OURS.has(entry.split('.')[0])) problems.push(`imports ${entry}, which the page does not have`);
+  if (!known.has(entry)) problems.push(`imports ${entry}, which the page does not have`);
 }
 for (const entry of wanted.split(',').filter(Boolean)) {
   if (!exports.includes(entry)) problems.push(`lacks ${entry} of the C API`);

@@ -25,7 +25,9 @@ void golden(const GoldenArguments& a) {
     try {
       const Model model = load_model(engine.get(), folder, Json::object());
       const std::string bytes = read_file((std::filesystem::path(folder) / "golden.safetensors").string());
-      report = parsed(sb_golden_run(model.get(), bytes.data(), bytes.size()));
+      checked(sb_golden_start(model.get(), bytes.data(), bytes.size()));
+      while (checked(sb_golden_step(model.get())) != SB_STEP_DONE) {}
+      report = parsed(sb_golden_report(model.get()));
       if (!a.dump.empty()) {
         uint64_t n_bytes = 0;
         const void* dump = sb_golden_dump(model.get(), &n_bytes);

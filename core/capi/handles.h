@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "capi/subbyte.h"
+#include "runtime/golden.h"
 #include "runtime/model.h"
 #include "runtime/session.h"
 
@@ -31,7 +32,7 @@ struct sb_model {
   std::unique_ptr<sb::Model> model;
   sb_tokenizer tokenizer;
   std::string text;
-  std::vector<std::byte> dump;
+  std::unique_ptr<sb::GoldenRun> golden;
 };
 struct sb_session {
   sb::Session session;

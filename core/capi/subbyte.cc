@@ -280,15 +280,24 @@ int32_t sb_session_reset(sb_session* session) {
 }
 const char* sb_session_info(sb_session* session) { return lend(session->text, session->session.info_json()); }
 
-const char* sb_golden_run(sb_model* model, const void* golden, uint64_t n_bytes) {
-  auto report = golden_run(*model->model, {static_cast<const std::byte*>(golden), size_t(n_bytes)});
-  if (!report) return failed_null(report.error());
-  model->dump = std::move(report->dump);
-  return lend(model->text, report->json());
+int32_t sb_golden_start(sb_model* model, const void* golden, uint64_t n_bytes) {
+  auto run = GoldenRun::start(*model->model, {static_cast<const std::byte*>(golden), size_t(n_bytes)});
+  if (!run) return failed(run.error());
+  model->golden = std::move(*run);
+  return 0;
 }
+int32_t sb_golden_step(sb_model* model) {
+  if (!model->golden)
+    return failed(Error(Code::kArgumentInvalid, {{"what", "No golden run was started"}, {"fix", "Call sb_golden_start first."}}));
+  auto step = model->golden->step();
+  if (!step) return failed(step.error());
+  return *step == GoldenStep::kDone ? SB_STEP_DONE : *step == GoldenStep::kMore ? SB_STEP_MORE : SB_STEP_WAITS;
+}
+const char* sb_golden_report(sb_model* model) { return lend(model->text, model->golden->report().json()); }
 const void* sb_golden_dump(sb_model* model, uint64_t* n_bytes) {
-  *n_bytes = model->dump.size();
-  return model->dump.data();
+  const std::vector<std::byte>& dump = model->golden->report().dump;
+  *n_bytes = dump.size();
+  return dump.data();
 }
 
 #if defined(__wasm__)

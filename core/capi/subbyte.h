@@ -197,10 +197,13 @@ SB_API const char* sb_eval_report(sb_eval*);
 
 /* ---- Proof: a model against reference outputs ---- */
 
-/* Runs the model on the `in.*` tensors of a golden.safetensors and compares with its `out.*`:
- * {passed, outputs: [{name, n, max_abs, worst: |a-b|/(1+|b|), tolerance, passed}]}. */
-SB_API const char* sb_golden_run(sb_model*, const void* golden, uint64_t n_bytes);
-/* What the last sb_golden_run computed, as the bytes of a safetensors file under the golden names. */
+/* Starts the model on the `in.*` tensors of a golden.safetensors, whose bytes must stay until the last step. */
+SB_API int32_t sb_golden_start(sb_model*, const void* golden, uint64_t n_bytes);
+/* One pass of it. SB_STEP_MORE, SB_STEP_WAITS, SB_STEP_DONE, or negative. */
+SB_API int32_t sb_golden_step(sb_model*);
+/* After the last step, how its `out.*` compare: {passed, outputs: [{name, n, max_abs, worst: |a-b|/(1+|b|), tolerance, passed}]}. */
+SB_API const char* sb_golden_report(sb_model*);
+/* After the last step, what was computed, as the bytes of a safetensors file under the golden names. */
 SB_API const void* sb_golden_dump(sb_model*, uint64_t* n_bytes);
 
 /* ---- WebAssembly only ---- */

@@ -1,6 +1,7 @@
 # Two WebAssembly modules of one core, reactors without WASI: subbyte.wasm answers; subbyte-quantizer.wasm can also quantise and evaluate,
 # and is fetched only for that. What they export is exactly the C API's header (the first without sb_quantizer_* and sb_eval_*), what they
-# import exactly base/host.h (and, with threads, their memory); tools/check_wasm.mjs fails the build when that is no longer so.
+# import is of base/host.cc and device/webgpu/gpu.h (and, with threads, their memory); tools/check_wasm.mjs fails the build when that is no
+# longer so.
 file(STRINGS ${CMAKE_CURRENT_LIST_DIR}/subbyte.h lines REGEX "^SB_API .*\\(")
 set(exports "")
 foreach(line ${lines})
@@ -10,6 +11,14 @@ endforeach()
 if(NOT SB_WASM MATCHES "threads")
   list(REMOVE_ITEM exports sb_worker_run)
 endif()
+set(imports "")
+foreach(file base/host.cc device/webgpu/gpu.h)
+  file(STRINGS ${CMAKE_CURRENT_LIST_DIR}/../${file} lines REGEX "(import_name\\(\"|SB_GPU_IMPORT\\(gpu_)")
+  foreach(line ${lines})
+    string(REGEX REPLACE ".*(import_name\\(\"|SB_GPU_IMPORT\\()([a-z0-9_]+).*" "\\2" name "${line}")
+    list(APPEND imports ${name})
+  endforeach()
+endforeach()
 find_program(NODE node REQUIRED)
 
 # sb_wasm_module(target file objects export…)
@@ -31,8 +40,9 @@ function(sb_wasm_module target file objects)
       -Wl,--export=__stack_pointer -Wl,--export=__wasm_init_tls -Wl,--export=__tls_size -Wl,--export=__tls_align)
   endif()
   string(JOIN "," export_list ${ARGN})
+  string(JOIN "," import_list ${imports})
   add_custom_command(TARGET ${target} POST_BUILD
-    COMMAND ${NODE} ${CMAKE_SOURCE_DIR}/tools/check_wasm.mjs $<TARGET_FILE:${target}> ${export_list}
+    COMMAND ${NODE} ${CMAKE_SOURCE_DIR}/tools/check_wasm.mjs $<TARGET_FILE:${target}> ${export_list} ${import_list}
     VERBATIM)
 endfunction()
 

@@ -2,25 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <deque>
+#include <utility>
 
 #include "io/safetensors.h"
 
 namespace sb {
 namespace {
 
-/// Computed values waiting to be written out.
-struct Computed {
-  std::vector<SafetensorsEntry> entries;
-  std::deque<std::vector<std::byte>> bytes;  // does not move what entries point to
-
-  template <class T>
-  void add(const std::string& name, Dtype dtype, const Shape& shape, std::span<const T> values) {
-    const auto raw = std::as_bytes(values);
-    bytes.emplace_back(raw.begin(), raw.end());
-    entries.push_back({name, dtype, shape, bytes.back()});
-  }
-};
+constexpr const char* kGreedy = "out.greedy_ids";
 
 std::unexpected<Error> misfit(const std::string& what) {
   return err(Code::kArgumentInvalid, {{"what", what}, {"fix", "Give a golden file that was made for this model."}});
@@ -50,9 +39,15 @@ GoldenOutput compare_ids(const WeightTensor& expected, std::span<const int32_t> 
 
 int32_t likeliest(std::span<const float> logits) { return int32_t(std::max_element(logits.begin(), logits.end()) - logits.begin()); }
 
+// float32 in the cache too: the reference is float32.
+KvPages cache_of(Model& model) {
+  const auto n_layers = int32_t(model.shape().n_layers), width = int32_t(model.shape().n_kv_heads * model.shape().head_dim);
+  return {n_layers, width, false, 0, model.device().kv_storage(n_layers, width, false)};
+}
+
 }  // namespace
 
-Result<GoldenReport> golden_run(Model& model, std::span<const std::byte> golden) {
+Result<std::unique_ptr<GoldenRun>> GoldenRun::start(Model& model, std::span<const std::byte> golden) {
   SB_TRY(WeightStore file, safetensors_read(golden, "golden.safetensors"));
   const WeightTensor* input = file.find("in.input_ids");
   if (!input || input->dtype != Dtype::kI32 || input->shape.elements() < 1)
@@ -62,60 +57,79 @@ Result<GoldenReport> golden_run(Model& model, std::span<const std::byte> golden)
   for (int32_t id : ids) {
     if (id < 0 || id >= shape.vocab) return err(Code::kTokenOutside, {{"id", id}, {"size", shape.vocab}});
   }
-  const int64_t n_tokens = int64_t(ids.size());
   const WeightTensor* greedy = file.find("out.greedy_ids");
-  const int64_t n_greedy = greedy ? greedy->shape.elements() : 0;
-  if (n_tokens + n_greedy > shape.context)
-    return err(Code::kPromptTooLong, {{"n_tokens", n_tokens + n_greedy}, {"context", shape.context}});
+  const int64_t n_tokens = int64_t(ids.size()) + (greedy ? greedy->shape.elements() : 0);
+  if (n_tokens > shape.context) return err(Code::kPromptTooLong, {{"n_tokens", n_tokens}, {"context", shape.context}});
 
-  // float32 in the cache too: the reference is float32.
-  const auto n_layers = int32_t(shape.n_layers), kv_width = int32_t(shape.n_kv_heads * shape.head_dim);
-  Device& device = model.device();
-  KvPages kv(n_layers, kv_width, false, 0, device.kv_storage(n_layers, kv_width, false));
-  // Runs a pass to its end.
-  auto run = [&](const Pass& pass, std::span<const int32_t> tokens, int64_t position) -> Result<Program*> {
-    if (!device.acquire(&kv)) return err(Code::kSessionBusy);
-    Result<Program*> program = model.run(pass, tokens, position, kv);
-    if (program) {
-      const Result<bool> settled = settle(device);
-      if (!settled) program = std::unexpected(settled.error());
-    }
-    device.release(&kv);
-    return program;
-  };
-  SB_TRY(Program * program, run({n_tokens, Pass::Logits::kAll, true}, ids, 0));
+  std::unique_ptr<GoldenRun> run(new GoldenRun(model, std::move(file), ids));
+  SB_OK(run->pass({int64_t(ids.size()), Pass::Logits::kAll, true}, ids, 0));
+  return run;
+}
 
-  GoldenReport report;
-  Computed computed;
-  for (const auto& expected : file.tensors()) {
+GoldenRun::GoldenRun(Model& model, WeightStore file, std::span<const int32_t> ids)
+    : model_(model), file_(std::move(file)), ids_(ids), kv_(cache_of(model)) {}
+
+GoldenRun::~GoldenRun() {
+  if (running_) model_.device().drop();
+  model_.device().release(this);
+}
+
+Status GoldenRun::pass(const Pass& pass, std::span<const int32_t> ids, int64_t position) {
+  if (!model_.device().acquire(this)) return err(Code::kSessionBusy);
+  SB_TRY(running_, model_.run(pass, ids, position, kv_));
+  return {};
+}
+
+Result<GoldenStep> GoldenRun::step() {
+  const Result<GoldenStep> step = advance();
+  if (!step || *step == GoldenStep::kDone) model_.device().release(this);
+  return step;
+}
+
+Result<GoldenStep> GoldenRun::advance() {
+  if (!running_) return GoldenStep::kDone;
+  SB_TRY(const bool is_idle, settle(model_.device()));
+  if (!is_idle) return GoldenStep::kWaits;
+  Program& done = *std::exchange(running_, nullptr);
+  SB_OK(is_whole_ ? take_whole(done) : take_greedy(done));
+  if (running_) return GoldenStep::kMore;
+  const auto passed = [](const GoldenOutput& o) { return o.passed; };
+  report_.passed = !report_.outputs.empty() && std::all_of(report_.outputs.begin(), report_.outputs.end(), passed);
+  report_.dump = write_safetensors(computed_.entries);
+  return GoldenStep::kDone;
+}
+
+/// Compares the pass over the whole input, and starts on the greedy ids where there are any.
+Status GoldenRun::take_whole(Program& done) {
+  is_whole_ = false;
+  const auto n_tokens = int64_t(ids_.size());
+  for (const auto& expected : file_.tensors()) {
     const std::string& name = expected->name;
-    if (!name.starts_with("out.") || name == "out.greedy_ids") continue;
-    const std::span<const float> got = program->output(std::string_view(name).substr(4));
+    if (!name.starts_with("out.") || name == kGreedy) continue;
+    const std::span<const float> got = done.output(std::string_view(name).substr(4));
     if (got.empty()) return misfit("golden.safetensors has " + name + ", which this model does not compute");
-    report.outputs.push_back(compare_floats(*expected, got));
-    computed.add<float>(name, Dtype::kF32, {1, n_tokens, int64_t(got.size()) / n_tokens}, got);
+    report_.outputs.push_back(compare_floats(*expected, got));
+    computed_.add<float>(name, Dtype::kF32, {1, n_tokens, int64_t(got.size()) / n_tokens}, got);
   }
-  if (greedy) {
-    // The reference's ids begin with the prompt that it was given, a beginning of the input; what follows is ours to find.
-    const int32_t* want = greedy->view().row<int32_t>(0);
-    const int64_t limit = std::min(n_tokens, n_greedy);
-    int64_t n_prompt = greedy->dtype == Dtype::kI32 ? std::mismatch(ids.begin(), ids.begin() + limit, want).first - ids.begin() : 0;
-    std::vector<int32_t> answer(ids.begin(), ids.begin() + n_prompt);
-    if (n_prompt == 0) n_prompt = n_tokens;  // or they are the continuation of the whole input
-    SB_TRY(Program * prompt, run({n_prompt, Pass::Logits::kLast, false}, ids.first(size_t(n_prompt)), 0));
-    int32_t next = likeliest(prompt->output("logits").first(size_t(shape.vocab)));
-    for (int64_t position = n_prompt; int64_t(answer.size()) < n_greedy; ++position) {
-      answer.push_back(next);
-      SB_TRY(Program * step, run({1, Pass::Logits::kLast, false}, {&next, 1}, position));
-      next = likeliest(step->output("logits").first(size_t(shape.vocab)));
-    }
-    report.outputs.push_back(compare_ids(*greedy, answer));
-    computed.add<int32_t>("out.greedy_ids", Dtype::kI32, {1, n_greedy}, answer);
-  }
-  report.passed =
-      !report.outputs.empty() && std::all_of(report.outputs.begin(), report.outputs.end(), [](const GoldenOutput& o) { return o.passed; });
-  report.dump = write_safetensors(computed.entries);
-  return report;
+  const WeightTensor* greedy = file_.find(kGreedy);
+  if (!greedy) return {};
+  // The reference's ids begin with the prompt that it was given, a beginning of the input; what follows is ours to find.
+  const int32_t* want = greedy->view().row<int32_t>(0);
+  const int64_t limit = std::min(n_tokens, greedy->shape.elements());
+  const int64_t n_prompt = greedy->dtype == Dtype::kI32 ? std::mismatch(ids_.begin(), ids_.begin() + limit, want).first - ids_.begin() : 0;
+  greedy_.assign(ids_.begin(), ids_.begin() + n_prompt);
+  position_ = n_prompt ? n_prompt : n_tokens;  // or they are the continuation of the whole input
+  return pass({position_, Pass::Logits::kLast, false}, ids_.first(size_t(position_)), 0);
+}
+
+Status GoldenRun::take_greedy(Program& done) {
+  const WeightTensor& expected = *file_.find(kGreedy);
+  const int64_t n = expected.shape.elements();
+  if (int64_t(greedy_.size()) < n) greedy_.push_back(likeliest(done.output("logits").first(size_t(model_.shape().vocab))));
+  if (int64_t(greedy_.size()) < n) return pass({1, Pass::Logits::kLast, false}, {&greedy_.back(), 1}, position_++);
+  report_.outputs.push_back(compare_ids(expected, greedy_));
+  computed_.add<int32_t>(kGreedy, Dtype::kI32, {1, n}, greedy_);
+  return {};
 }
 
 std::string GoldenReport::json() const {
@@ -123,7 +137,7 @@ std::string GoldenReport::json() const {
   j["passed"] = passed;
   j["outputs"] = OrderedJson::array();
   for (const GoldenOutput& o : outputs) {
-    const bool ids = o.name == "out.greedy_ids";
+    const bool ids = o.name == kGreedy;
     j["outputs"].push_back({{"name", o.name},
                             {"n", o.n},
                             {"max_abs", o.max_abs},

@@ -10,6 +10,7 @@ import { Core, FatalError, sharedMemory } from './wasm.ts';
 
 export type MakeOpener = (source: Source, cache: CacheMode) => Opener;
 
+const STEP_DONE = 0;
 const STEP_MORE = 1;
 const STEP_WAITS = 2; // the GPU has not answered yet
 const ALL_BYTES = 0xffff_ffff_ffff_ffffn;
@@ -103,8 +104,10 @@ export function serve(
         drain();
         answering = 0;
         return;
-      case 'call':
-        return answer(message.id, call(message.call));
+      case 'call': {
+        const { id, call: request } = message;
+        return request.name === 'golden' ? golden(id, request.bytes) : answer(id, call(request));
+      }
       case 'close':
         return close();
     }
@@ -120,7 +123,7 @@ export function serve(
     });
   }
 
-  /** Runs a load that `id` may cancel. */
+  /** Runs a load, or what else takes a while, that `id` may cancel. */
   function loadFor(id: number, work: (abort: AbortSignal) => Promise<void>): Promise<void> {
     const control = new AbortController();
     running.set(id, control);
@@ -242,7 +245,24 @@ export function serve(
     if (events.length) port.post({ type: 'events', id: answering, events });
   }
 
-  function call(request: Call): unknown {
+  function golden(id: number, bytes: Uint8Array): Promise<void> {
+    return loadFor(id, async (abort) => {
+      const at = core.putBytes(bytes);
+      try {
+        core.check('sb_golden_start', model, at, BigInt(bytes.length));
+        for (let status; (status = core.check('sb_golden_step', model)) !== STEP_DONE; ) {
+          if (status === STEP_WAITS) await gpu.answered();
+          if (abort.aborted) throw abortError(abort.reason);
+        }
+        const report = core.json<object>('sb_golden_report', model);
+        answer(id, { ...report, dump: core.sized((length) => core.call('sb_golden_dump', model, length)) });
+      } finally {
+        core.free(at);
+      }
+    });
+  }
+
+  function call(request: Exclude<Call, { name: 'golden' }>): unknown {
     switch (request.name) {
       case 'encode': {
         const utf8 = new TextEncoder().encode(request.text);
@@ -276,15 +296,6 @@ export function serve(
         return void core.call('sb_memory_reset_peak');
       case 'dropRefinement':
         return drop(Number.isFinite(request.bytes) ? BigInt(Math.ceil(request.bytes)) : ALL_BYTES, 'asked');
-      case 'golden': {
-        const golden = core.putBytes(request.bytes);
-        try {
-          const report = core.json<object>('sb_golden_run', model, golden, BigInt(request.bytes.length));
-          return { ...report, dump: core.sized((length) => core.call('sb_golden_dump', model, length)) };
-        } finally {
-          core.free(golden);
-        }
-      }
     }
   }
 
