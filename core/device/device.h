@@ -53,6 +53,8 @@ class Device {
   virtual RunBytes measure(const Plan& plan, int64_t context) const = 0;
   /// Gives the input `name` of a plan (Plan::input) its numbers for the next run of this program. Errors: kMemoryExhausted.
   virtual Status fill(Program& program, std::string_view name, std::span<const float> values) = 0;
+  /// Up to how many tokens a pass gives each of them the bits that a pass of its own would: 1 where passes round as they like.
+  virtual int64_t n_alike() const { return 1; }
   /// Starts a run. On the CPU it has completed when this returns. Errors: kMemoryExhausted, kDeviceLost, kDeviceFailed.
   virtual Status submit(Program& program, const Scalars& scalars) = 0;
   /// Whether everything submitted has completed. Errors: kDeviceLost, kDeviceFailed.

@@ -6,6 +6,7 @@
 
 #include "base/host.h"
 #include "option_tables.h"
+#include "runtime/draft.h"
 
 namespace sb {
 namespace {
@@ -91,6 +92,7 @@ Status Session::start(std::string_view request_json) {
   answer_->max_tokens = options.integer("max_tokens");
   answer_->ignore_eos = options.flag("ignore_eos");
   answer_->n_top = options.integer("top_logits");
+  answer_->n_draft = std::min(options.integer("draft_tokens"), model_.device().n_alike() - 1);
   answer_->prompt = std::move(ids);
   answer_->n_done = answer_->n_cached = common;
   answer_->started_ms = host_now_ms();
@@ -183,8 +185,23 @@ Result<bool> Session::decode() {
   const Pass one{1, Pass::Logits::kLast, false};
   if (a.n_choices == 0) {
     const int32_t newest = a.ids.back();
-    SB_TRY(const bool is_submitted, submit(one, {&newest, 1}, int64_t(cached_.size())));
-    if (!is_submitted) return wait();
+    if (!a.guesses.empty() && a.guesses.front().first == newest) {  // it ran already
+      std::vector<float> logits = std::move(a.guesses.front().second);
+      a.guesses.pop_front();
+      ++a.n_right;
+      cached_.push_back(newest);
+      return choose(logits);
+    }
+    guess(newest);
+    std::vector<int32_t> ids = {newest};
+    for (const auto& [id, logits] : a.guesses) ids.push_back(id);
+    const Pass pass = a.guesses.empty() ? one : Pass{int64_t(ids.size()), Pass::Logits::kAll, false};
+    SB_TRY(const bool is_submitted, submit(pass, ids, int64_t(cached_.size())));
+    if (!is_submitted) {
+      drop_guesses();
+      return wait();
+    }
+    a.n_guessed += int64_t(a.guesses.size());
     cached_.push_back(newest);
     if (a.n_choices == 0) return advance();
     a.n_runs = 0;
@@ -219,9 +236,37 @@ Result<bool> Session::take_choice() {
   }
 }
 
-Result<bool> Session::choose(Program& program) {
+/// Guesses what follows `newest`, which joins the cache next; nothing whose logits nobody would ask for, because answer or context end.
+void Session::guess(int32_t newest) {
   Answer& a = *answer_;
-  const std::span<float> logits = program.output("logits").first(size_t(model_.shape().vocab));
+  drop_guesses();
+  const int64_t most = std::min({a.n_draft, a.max_tokens - int64_t(a.ids.size()) - 1, context_ - int64_t(cached_.size()) - 2});
+  if (most <= 0) return;
+  cached_.push_back(newest);
+  for (const int32_t id : draft(cached_, most)) a.guesses.emplace_back(id, std::vector<float>());
+  cached_.pop_back();
+}
+
+void Session::drop_guesses() {
+  if (answer_->guesses.empty()) return;
+  answer_->guesses.clear();
+  kv_.shrink(int64_t(cached_.size()));
+}
+
+Result<bool> Session::choose(Program& program) {
+  // One row of logits [V or more] for the chosen token and each guess; they wait here, since the device may run for others meanwhile.
+  auto& guesses = answer_->guesses;
+  const std::span<float> all = program.output("logits");
+  const size_t row = all.size() / (1 + guesses.size()), n_vocab = size_t(model_.shape().vocab);
+  for (size_t i = 0; i < guesses.size(); ++i) {
+    const std::span<const float> logits = all.subspan((i + 1) * row, n_vocab);
+    guesses[i].second.assign(logits.begin(), logits.end());
+  }
+  return choose(all.first(n_vocab));
+}
+
+Result<bool> Session::choose(std::span<float> logits) {
+  Answer& a = *answer_;
   if (a.n_top > 0) {
     std::vector<int32_t> order(logits.size());
     std::iota(order.begin(), order.end(), 0);
@@ -259,6 +304,7 @@ Result<bool> Session::accept(int32_t id) {
 
 bool Session::finish(const char* reason) {
   Answer& a = *answer_;
+  drop_guesses();
   if (a.stream) {
     // What a stop text or an unfinished character held back.
     const std::string rest = a.stops.push(a.stream->finish()) + a.stops.finish();
@@ -273,6 +319,8 @@ bool Session::finish(const char* reason) {
   OrderedJson usage = {{"prompt_tokens", a.prompt.size()},
                        {"cached_tokens", a.n_cached},
                        {"completion_tokens", a.ids.size()},
+                       {"guessed_tokens", a.n_guessed},
+                       {"guessed_right", a.n_right},
                        {"prefill_ms", prefill_ms},
                        {"decode_ms", decode_ms},
                        {"first_token_ms", a.first_token_ms},

@@ -49,6 +49,11 @@ class Session {
     // choice. The cache then holds n_ahead runs more than cached_ tells.
     int64_t n_choices = 0, n_runs = 0;
     std::vector<int32_t> ids = {};  // the answer
+    int64_t n_draft = 0;            // tokens to guess at a time
+    // Guessed ids that run, or ran, together with a chosen one and wait to be chosen too; once they ran, each with the logits [V] behind
+    // it. Their keys and values lie in the cache behind those of cached_.
+    std::deque<std::pair<int32_t, std::vector<float>>> guesses = {};
+    int64_t n_guessed = 0, n_right = 0;
     std::string text = {};
     double started_ms = 0, prefilled_ms = 0, first_token_ms = 0, last_token_ms = 0;
   };
@@ -63,6 +68,9 @@ class Session {
   Result<bool> prefill();
   Result<bool> decode();
   Result<bool> choose(Program& program);
+  Result<bool> choose(std::span<float> logits);
+  void guess(int32_t newest);
+  void drop_guesses();
   Result<bool> accept(int32_t id);
   void keep(int64_t n_tokens);
   bool finish(const char* reason);

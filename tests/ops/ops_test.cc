@@ -86,6 +86,92 @@ TEST_P(Ops, NotANumberStaysVisible) {
   }
 }
 
+// Sessions check drafted tokens together and promise the answer of one at a time: up to Device::n_alike() tokens, a pass gives each of them
+// the bits that a pass of its own gives.
+TEST_P(Ops, FewTokensAnswerAsIfAlone) {
+  struct Case {
+    std::string name;
+    int64_t width;  // of x
+    std::function<Ref(Plan&, Sources&, Ref x)> build;
+    int64_t position = 0;
+    int kv_width = 0;
+  };
+  std::vector<Case> cases;
+  for (const PlaneFormat& format : plane_formats()) {
+    cases.push_back({format.name, 576, [&](Plan& p, Sources& s, Ref x) {
+                       return matmul(p, x, s.planes(format.name, "", 576, 576, 0, PlaneOrder::kBlocks));
+                     }});
+  }
+  for (size_t d = 0; d < kDtypeCount; ++d) {
+    const Dtype dtype = Dtype(d);
+    if (dtype == Dtype::kI32 || dtype == Dtype::kU8 || dtype == Dtype::kPlanes) continue;
+    const int64_t k = dtype_row(dtype).block == 1 ? 515 : dtype_row(dtype).block == 32 ? 544 : 512;
+    cases.push_back({dtype_name(dtype), k, [=](Plan& p, Sources& s, Ref x) { return matmul(p, x, s.w(dtype, 101, k)); }});
+  }
+  struct Heads {
+    int32_t heads, kv_heads, head_dim, window;
+    int64_t position;
+  };
+  for (const Heads& h : {Heads{4, 4, 16, 0, 0}, {9, 3, 64, 0, 200}, {4, 1, 256, 100, 126}, {32, 1, 80, 50, 190}, {6, 3, 20, 33, 62}}) {
+    const int32_t kv_width = h.kv_heads * h.head_dim, q_width = h.heads * h.head_dim;
+    cases.push_back({"attention, " + std::to_string(h.heads) + " heads, window " + std::to_string(h.window), q_width + 2 * kv_width,
+                     [=](Plan& p, Sources&, Ref x) {
+                       cache_write(p, p.columns(x, q_width, kv_width), {0, KvPart::kKeys});
+                       cache_write(p, p.columns(x, q_width + kv_width, kv_width), {0, KvPart::kValues});
+                       return attention(p, p.columns(x, 0, q_width),
+                                        {.layer = 0,
+                                         .n_heads = h.heads,
+                                         .n_kv_heads = h.kv_heads,
+                                         .head_dim = h.head_dim,
+                                         .scale = 0.125f,
+                                         .window = h.window,
+                                         .softcap = 0});
+                     },
+                     h.position, kv_width});
+  }
+  cases.push_back({"norms and activations", 515, [](Plan& p, Sources& s, Ref x) {
+                     const Ref y = glu(p, rms_norm(p, x, s.v(515), RmsNorm{1e-6f, 0}), x, {Activation::kSilu});
+                     return layer_norm(p, softcap(p, y, 7), s.v(515), s.v(515, 0), LayerNorm{1e-5f});
+                   }});
+  for (const Case& c : cases) {
+    for (const int threads : {1, 3}) {
+      auto device = make_cpu_device({threads, GetParam(), false});
+      ASSERT_TRUE(device);
+      const int64_t n_alike = (*device)->n_alike();
+      ASSERT_GT(n_alike, 1);
+      std::mt19937 random(5);
+      std::normal_distribution<float> normal;
+      std::vector<float> x(size_t(n_alike * c.width));
+      for (float& v : x) v = normal(random);
+      auto run = [&](int64_t first, int64_t n, KvPages& kv) {
+        auto plan = std::make_unique<Plan>(n);
+        Sources sources(*plan, 11);
+        plan->output("y", c.build(*plan, sources, plan->input("x", c.width)));
+        auto program = (*device)->compile(std::move(plan));
+        EXPECT_TRUE(program);
+        EXPECT_TRUE((*device)->fill(**program, "x", std::span(x).subspan(size_t(first * c.width), size_t(n * c.width))));
+        EXPECT_TRUE((*device)->submit(**program, {{}, int32_t(c.position + first), &kv}));
+        const std::span<float> y = (*program)->output("y");
+        return std::vector<float>(y.begin(), y.end());
+      };
+      KvPages kv(1, std::max(1, c.kv_width), true);
+      ASSERT_TRUE(kv.reserve(c.position + n_alike));
+      auto unused = Plan(1);
+      if (c.kv_width) Sources(unused, 3).fill(kv, 1, c.position);
+      std::vector<float> alone;
+      for (int64_t t = 0; t < n_alike; ++t) {
+        const std::vector<float> y = run(t, 1, kv);
+        alone.insert(alone.end(), y.begin(), y.end());
+      }
+      for (int64_t n = 2; n <= n_alike; ++n) {
+        const std::vector<float> together = run(0, n, kv);
+        EXPECT_EQ(together, std::vector<float>(alone.begin(), alone.begin() + int64_t(together.size())))
+            << c.name << ", " << n << " tokens, " << threads << " threads";
+      }
+    }
+  }
+}
+
 TEST(Ops, UnknownInstructionSetIsNamed) {
   auto device = make_cpu_device({1, "mmx"});
   ASSERT_FALSE(device);

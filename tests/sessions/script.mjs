@@ -162,6 +162,10 @@ class Run {
       case 'prompt':
       case 'cached':
         return compareNumber(answered(usage)[`${what}_tokens`], more, `the ${what} tokens`);
+      case 'guessed':
+        return compareNumber(answered(usage).guessed_tokens, more, 'the guessed tokens');
+      case 'right':
+        return compareNumber(answered(usage).guessed_right, more, 'the guesses that were right');
       case 'tokens':
         return compareNumber(answered(ids).length, more, 'the tokens');
       case 'same':

@@ -208,6 +208,8 @@ class CpuDevice final : public Device {
     return {uint64_t(plan_arena(plan).n_bytes + packed), uint64_t(table_.scratch_bytes(plan)) * uint64_t(pool_.size())};
   }
 
+  int64_t n_alike() const override { return kFewTokens; }
+
   Status fill(Program& program, std::string_view name, std::span<const float> values) override {
     CpuProgram& p = static_cast<CpuProgram&>(program);
     SB_OK(make_room(p));

@@ -48,7 +48,8 @@ struct PackedRow {
   }
 };
 
-/// Up to this many tokens a matmul reads its weights in place (few); above, it unpacks tiles of them (many).
+/// Up to this many tokens a matmul reads its weights in place (few); above, it unpacks tiles of them (many). And up to this many, every
+/// kernel gives a token the same bits as if it were alone: what a session drafts and checks depends on it (ops_test).
 inline constexpr int64_t kFewTokens = 3;
 
 /// Attention works on this many query rows (tokens × heads of one group) at a time.

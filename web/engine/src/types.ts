@@ -145,6 +145,9 @@ export interface Usage {
   promptTokens: number;
   cachedTokens: number;
   completionTokens: number;
+  /** With the option draftTokens: tokens guessed and checked together with others, and those of them that were chosen. */
+  guessedTokens: number;
+  guessedRight: number;
   prefillMs: number;
   decodeMs: number;
   firstTokenMs: number;

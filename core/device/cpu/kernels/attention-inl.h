@@ -190,7 +190,8 @@ inline void attend_elements(const AttentionPiece& piece, const AttentionScratch&
     for (int64_t i = 0; i < wide; ++i) s.queries[r * wide + i] = i < dh ? query[i] * piece.op.scale : 0.0f;
   }
   std::fill_n(s.sums, n_rows * wide, 0.0f);
-  const int64_t begin = piece.first_seen(0), end = piece.last_seen(n_rows - 1) + 1;
+  // A key has its lane by its place in the cache, so that no sum depends on where a window or its neighbour's begins.
+  const int64_t begin = piece.first_seen(0) / kLanes * kLanes, end = piece.last_seen(n_rows - 1) + 1;
   for (int64_t page = begin / kPageTokens * kPageTokens; page < end; page += kPageTokens) {
     const int64_t from = std::max(begin, page), n = std::min(end, page + kPageTokens) - from;
     const AttentionPiece::Rows keys = piece.rows(from, n, 0, s.page, true);
@@ -249,8 +250,8 @@ inline void attention(const Step& step, const Scalars& scalars, const Worker& wo
   const bool uneven = n_tokens * op.n_kv_heads < 4 * worker.n_threads && n_tokens * op.n_kv_heads % worker.n_threads != 0;
   const int64_t heads_at_once = uneven ? 1 : std::min(group, kAttentionRows), tokens_at_once = std::max<int64_t>(1, kAttentionRows / group);
   const int64_t head_blocks = (group + heads_at_once - 1) / heads_at_once, token_blocks = (n_tokens + tokens_at_once - 1) / tokens_at_once;
-  // By the run alone, not by how it is cut: the two ways round differently.
-  const bool has_few_rows = group * std::min(n_tokens, tokens_at_once) <= kLanes / 2;
+  // By the run alone, not by how it is cut: the two ways round differently. A few tokens go the way of one.
+  const bool has_few_rows = group * (n_tokens <= kFewTokens ? 1 : std::min(n_tokens, tokens_at_once)) <= kLanes / 2;
   const AttentionScratch scratch(worker.scratch, padded(op.head_dim));
 
   const int64_t n_pieces = op.n_kv_heads * head_blocks * token_blocks;
