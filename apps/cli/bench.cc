@@ -163,7 +163,10 @@ void bench(const BenchArguments& a) {
   std::printf("load %.0f ms, first token %.0f ms after the start\n", load_ms, proof.first_token_ms());
   print_rates("prefill", out["prefill"]);
   print_rates("decode ", out["decode"]);
-  if (a.steps) print_steps(parsed(sb_model_profile(model.get())));
+  if (a.steps) {
+    answer(session.get(), {{"ids", prompt_of(a.prefill[0], turn, vocab)}, {"max_tokens", 4}, {"ignore_eos", true}});
+    print_steps(parsed(sb_model_profile(model.get())));
+  }
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 // errors.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
@@ -45,6 +46,32 @@ TEST(GpuOps, AgreeWithTheReference) {
     if (only) std::cerr << c.op << " " << c.text << ": " << error << "\n";
     EXPECT_LE(error, std::max(c.nmse, kGpuNmse)) << c.op << " " << c.text << ", seed " << seed << "; allowed for: " << c.why;
     if (std::isnan(error)) ADD_FAILURE() << c.op << " " << c.text << " gave NaN, seed " << seed;
+  }
+}
+
+// The arena moves when a larger program comes, twice here, so that a buffer's number is used again; what was compiled before still runs.
+TEST(GpuOps, ProgramsOutliveTheArena) {
+  if (!gpu()) GTEST_SKIP() << "no GPU here";
+  auto device = make_webgpu_device();
+  ASSERT_TRUE(device);
+  std::vector<std::unique_ptr<Program>> programs;
+  auto run = [&](Program& program, int64_t width) {
+    EXPECT_TRUE((*device)->fill(program, "x", std::vector<float>(size_t(width), 1.5f)));
+    EXPECT_TRUE((*device)->submit(program, {}));
+    const Result<bool> settled = settle(**device);
+    EXPECT_TRUE(settled && *settled);
+    const std::span<const float> y = program.output("y");
+    EXPECT_EQ(int64_t(std::ranges::count(y, 3.0f)), width);
+  };
+  for (const int64_t width : {256, 65536, 1 << 20, 1 << 22}) {
+    auto plan = std::make_unique<Plan>(1);
+    const Ref x = plan->input("x", width);
+    plan->output("y", add(*plan, x, x));
+    auto program = (*device)->compile(std::move(plan));
+    ASSERT_TRUE(program);
+    programs.push_back(std::move(*program));
+    run(*programs.back(), width);
+    run(*programs.front(), 256);
   }
 }
 

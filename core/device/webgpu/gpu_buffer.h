@@ -1,6 +1,7 @@
 // An owned buffer of the GPU, entered in the books of memory.
 #pragma once
 
+#include <atomic>
 #include <span>
 #include <utility>
 
@@ -12,6 +13,8 @@ namespace sb {
 class GpuBuffer {
  public:
   GpuBuffer() = default;
+  /// No two buffers of a process have the same one, while ids are used again. 0: none.
+  uint64_t serial() const { return serial_; }
   /// Errors: kMemoryExhausted {n_bytes, tag, current}: larger than the device allows. What the driver refuses later is a gpu_error.
   static Result<GpuBuffer> take(Tag tag, uint64_t n_bytes, GpuUse use = GpuUse::kStorage) {
     GpuBuffer buffer;
@@ -22,6 +25,8 @@ class GpuBuffer {
       return err(Code::kMemoryExhausted, {{"n_bytes", n_bytes}, {"tag", tag_name(tag)}, {"current", memory_report().total.current}});
     }
     memory_take(tag, buffer.n_bytes_);
+    static std::atomic<uint64_t> n_taken{0};
+    buffer.serial_ = ++n_taken;
     return buffer;
   }
   GpuBuffer(GpuBuffer&& other) noexcept { swap(other); }
@@ -46,10 +51,11 @@ class GpuBuffer {
   void swap(GpuBuffer& other) noexcept {
     std::swap(id_, other.id_);
     std::swap(n_bytes_, other.n_bytes_);
+    std::swap(serial_, other.serial_);
     std::swap(tag_, other.tag_);
   }
   GpuId id_ = 0;
-  uint64_t n_bytes_ = 0;
+  uint64_t n_bytes_ = 0, serial_ = 0;
   Tag tag_ = Tag::kWeights;
 };
 

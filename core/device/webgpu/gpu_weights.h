@@ -36,8 +36,7 @@ class GpuWeights {
   uint32_t vector(const TensorView& v);
   /// Brings new vectors there. Errors: kMemoryExhausted.
   Status flush();
-  GpuId vectors() const { return vectors_buffer_.id(); }
-  uint64_t vectors_bytes() const { return vectors_buffer_.size(); }
+  const GpuBuffer& vectors() const { return vectors_buffer_; }
 
  private:
   Result<std::shared_ptr<const GpuMatrix>> keep(const void* key, int64_t n_rows, int64_t row_bytes, int64_t most_rows, int64_t grain_rows,

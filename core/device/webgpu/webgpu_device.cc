@@ -55,7 +55,7 @@ class GpuCache final : public KvStorage {
     if (n_tokens > 0 || capacity_ <= kFirstCacheTokens) return;
     for (Layer& layer : layers_) layer = {};
     capacity_ = 0;
-    ++epoch_;
+    *serial_ = 0;
   }
   uint64_t n_bytes() const override {
     uint64_t n = 0;
@@ -70,7 +70,8 @@ class GpuCache final : public KvStorage {
 
   const GpuBuffer& part(int32_t layer, int part) const { return layers_[size_t(layer)].parts[part]; }
   /// Another number whenever buffers are others.
-  uint64_t epoch() const { return epoch_; }
+  uint64_t serial() const { return *serial_; }
+  std::weak_ptr<const uint64_t> watch() const { return serial_; }
 
  private:
   struct Layer {
@@ -79,7 +80,6 @@ class GpuCache final : public KvStorage {
 
   /// Layer by layer, so that the old bytes of one only lie beside the new ones.
   Status resize(int64_t capacity) {
-    ++epoch_;
     for (Layer& layer : layers_) {
       for (GpuBuffer& part : layer.parts) {
         if (int64_t(part.size()) >= capacity * row_bytes_) continue;  // an earlier try came so far
@@ -89,6 +89,7 @@ class GpuCache final : public KvStorage {
           gpu_submit(copy, std::size(copy));
         }
         part = std::move(larger);
+        *serial_ = part.serial();
       }
     }
     capacity_ = capacity;
@@ -98,7 +99,7 @@ class GpuCache final : public KvStorage {
   std::vector<Layer> layers_;
   int64_t width_, row_bytes_, capacity_ = 0;
   bool half_;
-  uint64_t epoch_ = 0;
+  std::shared_ptr<uint64_t> serial_ = std::make_shared<uint64_t>(0);  // of the newest buffer
 };
 
 /// A plan lowered for one kind of cache, with its pipelines.
@@ -109,9 +110,7 @@ struct GpuVariant {
   GpuId choice = 0, choice_pipeline = 0;
   std::vector<uint32_t> commands;
   // What the binds are made for.
-  GpuId arena = 0, vectors = 0;
-  const GpuCache* cache = nullptr;
-  uint64_t cache_epoch = 0;
+  uint64_t arena = 0, vectors = 0, cache = 0;  // serials
 
   void unbind() {
     for (GpuId bind : binds) gpu_bind_free(bind);
@@ -186,6 +185,7 @@ class WebgpuDevice final : public Device {
     SB_TRY(GpuVariant * v, variant(p, scalars.kv && scalars.kv->half()));
     SB_OK(make_room(*v));
     SB_OK(bind(*v, cache));
+    last_cache_ = cache ? cache->watch() : std::weak_ptr<const uint64_t>();
 
     const uint32_t step[4] = {uint32_t(scalars.position), uint32_t(p.plan->n_tokens())};
     step_.write(0, std::span<const uint32_t>(step));
@@ -254,8 +254,13 @@ class WebgpuDevice final : public Device {
     constexpr uint32_t kSlot = kGpuSlots - 1;
     SB_TRY(const bool is_idle, settle(*this));
     GpuProgram& p = static_cast<GpuProgram&>(program);
-    const GpuVariant* v = p.variants[1] && !p.variants[1]->binds.empty() ? p.variants[1].get() : p.variants[0].get();
-    if (!is_idle || !v || v->binds.empty())
+    const auto cache_serial = last_cache_.lock();
+    const GpuVariant* v = nullptr;
+    for (const auto& known : p.variants) {
+      if (known && !known->binds.empty() && known->arena == arena_.serial() && cache_serial && known->cache == *cache_serial)
+        v = known.get();
+    }
+    if (!is_idle || !v)
       return err(Code::kArgumentInvalid,
                  {{"what", "Nothing has run that could be profiled"}, {"fix", "Let the model answer first, where waiting is possible."}});
     OrderedJson steps = OrderedJson::array();
@@ -351,17 +356,17 @@ class WebgpuDevice final : public Device {
   }
 
   Status bind(GpuVariant& v, const GpuCache* cache) {
-    const uint64_t epoch = cache ? cache->epoch() : 0;
-    if (!v.binds.empty() && v.arena == arena_.id() && v.vectors == weights_.vectors() && v.cache == cache && v.cache_epoch == epoch)
-      return {};
+    const uint64_t cache_serial = cache ? cache->serial() : 0;
+    const bool is_bound = v.arena == arena_.serial() && v.vectors == weights_.vectors().serial() && v.cache == cache_serial;
+    if (!v.binds.empty() && is_bound) return {};
     v.unbind();
     v.commands.clear();
     for (size_t i = 0; i < v.lowered.steps.size(); ++i) {
       const GpuStep& step = v.lowered.steps[i];
       std::vector<GpuBinding> bindings = {{step_.id(), 0, 16},
                                           {v.params.id(), uint32_t(i) * kParamsBytes, kParamsBytes},
-                                          {arena_.id(), 0, uint32_t(arena_.size())},
-                                          {weights_.vectors(), 0, uint32_t(weights_.vectors_bytes())}};
+                                          {arena_.id(), 0, 0},
+                                          {weights_.vectors().id(), 0, 0}};
       for (GpuId weights : step.weights) {
         if (weights) bindings.push_back({weights, 0, 0});
       }
@@ -376,10 +381,9 @@ class WebgpuDevice final : public Device {
       v.commands.insert(v.commands.end(),
                         {uint32_t(GpuCommand::kDispatch), v.pipelines[i], v.binds.back(), step.groups[0], step.groups[1], step.groups[2]});
     }
-    v.arena = arena_.id();
-    v.vectors = weights_.vectors();
-    v.cache = cache;
-    v.cache_epoch = epoch;
+    v.arena = arena_.serial();
+    v.vectors = weights_.vectors().serial();
+    v.cache = cache_serial;
     return gpu_status();
   }
 
@@ -424,7 +428,7 @@ class WebgpuDevice final : public Device {
       v.params.write(slot, std::span<const uint32_t>(params));
       const GpuId choose = pipeline(wgsl("prelude") + wgsl("argmax", {{"$KEEP", std::string(kKeepLayout)}}));
       const GpuBinding bindings[] = {
-          {step_.id(), 0, 16}, {v.params.id(), slot, kParamsBytes}, {arena_.id(), 0, 0}, {weights_.vectors(), 0, 0}};
+          {step_.id(), 0, 16}, {v.params.id(), slot, kParamsBytes}, {arena_.id(), 0, 0}, {weights_.vectors().id(), 0, 0}};
       v.choice = gpu_bind(choose, bindings, 4);
       v.choice_pipeline = choose;
     }
@@ -443,6 +447,7 @@ class WebgpuDevice final : public Device {
   size_t n_read_ = 0;
   std::deque<uint32_t> choices_;  // slots, oldest first
   uint32_t next_slot_ = 0;
+  std::weak_ptr<const uint64_t> last_cache_;  // the serial of the cache of the last run, while there is that cache
   bool is_dropping_ = false;
 };
 
