@@ -144,7 +144,8 @@ SB_API int32_t sb_session_step(sb_session*);
 /* The next event, or NULL when there is none: {"type": "prefill", n_tokens, done, ms}, {"type": "token", id, text, ms, top?: [{id,
  * logit}]},
  * {"type": "done", finish_reason: "stop"|"length"|"cancelled"|"context", usage: {prompt_tokens, cached_tokens, completion_tokens,
- * guessed_tokens, guessed_right (draft_tokens: guesses checked, and those that were chosen), prefill_ms, decode_ms, first_token_ms, prefill_tokens_per_s, decode_tokens_per_s}, text, ids}.
+ * guessed_tokens, guessed_right (draft_tokens: guesses checked, and those that were chosen), prefill_ms, decode_ms, first_token_ms,
+ * prefill_tokens_per_s, decode_tokens_per_s}, text, ids}.
  * `text` of a token is whole UTF-8 characters only; it may be empty while a character is incomplete or a stop text may be beginning. */
 SB_API const char* sb_session_event(sb_session*);
 /* Ends the running answer now; a "done" event with "cancelled" follows. The session is ready at once. */
