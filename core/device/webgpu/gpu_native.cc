@@ -1,6 +1,7 @@
 // gpu.h over a webgpu.h library that is loaded at run time: wgpu-native as PyPI's `wgpu` carries it. Nothing is linked, so a machine
 // without it runs on the CPU.
 #if !defined(__wasm__)
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <cstring>
@@ -19,22 +20,22 @@ namespace sb {
 namespace {
 
 // Every function of webgpu.h that is used, looked up by name once.
-#define SB_GPU_FUNCTIONS(F)                                                                                                        \
-  F(CreateInstance)                                                                                                                \
-  F(InstanceRequestAdapter)                                                                                                        \
-  F(InstanceProcessEvents)                                                                                                         \
-  F(AdapterRequestDevice)                                                                                                          \
-  F(AdapterGetLimits)                                                                                                              \
-  F(AdapterGetInfo)                                                                                                                \
-  F(AdapterInfoFreeMembers)                                                                                                        \
-  F(AdapterHasFeature)                                                                                                             \
-  F(AdapterRelease) F(DeviceGetQueue) F(DeviceCreateBuffer) F(DeviceCreateShaderModule) F(DeviceCreateComputePipeline)             \
-      F(DeviceCreateBindGroup) F(DeviceCreateCommandEncoder) F(ComputePipelineGetBindGroupLayout) F(BindGroupLayoutRelease)        \
-          F(ShaderModuleRelease) F(BufferRelease) F(BufferDestroy) F(BufferMapAsync) F(BufferGetConstMappedRange) F(BufferUnmap)   \
-              F(BindGroupRelease) F(CommandEncoderBeginComputePass) F(CommandEncoderCopyBufferToBuffer) F(CommandEncoderFinish)    \
-                  F(CommandEncoderRelease) F(ComputePassEncoderSetPipeline) F(ComputePassEncoderSetBindGroup)                      \
-                      F(ComputePassEncoderDispatchWorkgroups) F(ComputePassEncoderEnd) F(ComputePassEncoderRelease) F(QueueSubmit) \
-                          F(QueueWriteBuffer) F(CommandBufferRelease)
+#define SB_GPU_FUNCTIONS(F)                                                                                                                \
+  F(CreateInstance)                                                                                                                        \
+  F(InstanceRequestAdapter)                                                                                                                \
+  F(InstanceProcessEvents)                                                                                                                 \
+  F(AdapterRequestDevice)                                                                                                                  \
+  F(AdapterGetLimits)                                                                                                                      \
+  F(AdapterGetInfo)                                                                                                                        \
+  F(AdapterInfoFreeMembers)                                                                                                                \
+  F(AdapterHasFeature)                                                                                                                     \
+  F(AdapterRelease)                                                                                                                        \
+  F(DeviceGetQueue) F(DeviceCreateBuffer) F(DeviceCreateShaderModule) F(DeviceCreateComputePipeline) F(DeviceCreateBindGroup)              \
+      F(DeviceCreateCommandEncoder) F(ComputePipelineGetBindGroupLayout) F(BindGroupLayoutRelease) F(ShaderModuleRelease) F(BufferRelease) \
+          F(BufferDestroy) F(BufferMapAsync) F(BufferGetConstMappedRange) F(BufferUnmap) F(BindGroupRelease)                               \
+              F(CommandEncoderBeginComputePass) F(CommandEncoderCopyBufferToBuffer) F(CommandEncoderFinish) F(CommandEncoderRelease)       \
+                  F(ComputePassEncoderSetPipeline) F(ComputePassEncoderSetBindGroup) F(ComputePassEncoderDispatchWorkgroups)               \
+                      F(ComputePassEncoderEnd) F(ComputePassEncoderRelease) F(QueueSubmit) F(QueueWriteBuffer) F(CommandBufferRelease)
 
 struct Api {
 #define SB_GPU_FIELD(name) decltype(&wgpu##name) name = nullptr;
@@ -204,7 +205,7 @@ GpuId put(std::vector<T>& list, std::vector<GpuId>* free, T object) {
 }
 
 uint32_t give(const std::string& from, char* to, uint32_t n) {
-  std::memcpy(to, from.data(), std::min<size_t>(n, from.size()));
+  std::copy_n(from.begin(), std::min<size_t>(n, from.size()), to);
   return uint32_t(from.size());
 }
 
@@ -383,7 +384,7 @@ extern "C" {
 uint32_t gpu_open(void) { return 0; }
 uint32_t gpu_info(char* to, uint32_t n) {
   const std::string info = json_text(OrderedJson{{"why", "this build was made without webgpu.h"}});
-  std::memcpy(to, info.data(), std::min<size_t>(n, info.size()));
+  std::copy_n(info.begin(), std::min<size_t>(n, info.size()), to);
   return uint32_t(info.size());
 }
 GpuId gpu_buffer(double, uint32_t) { return 0; }
