@@ -15,8 +15,6 @@ std::string_view find(std::string_view name) {
 
 }  // namespace
 
-bool has_wgsl(std::string_view name) { return !find(name).empty(); }
-
 void fill(std::string& text, WgslHoles holes) {
   for (const auto& [hole, filling] : holes) {
     for (size_t at = 0; (at = text.find(hole, at)) != std::string::npos; at += filling.size()) text.replace(at, hole.size(), filling);

@@ -12,7 +12,6 @@ using WgslHoles = std::initializer_list<std::pair<std::string_view, std::string>
 
 /// The text of kernels/<name>.wgsl, "" when there is none, with "$HOLE" replaced.
 std::string wgsl(std::string_view name, WgslHoles holes = {});
-bool has_wgsl(std::string_view name);
 void fill(std::string& text, WgslHoles holes);
 
 /// Stands in every entry, so that the automatic layout has every binding of the prelude.
