@@ -20,23 +20,17 @@ namespace sb {
 namespace {
 
 // Every function of webgpu.h that is used, looked up by name once.
-#define SB_GPU_FUNCTIONS(F)                                                                                                               \
-  F(CreateInstance)                                                                                                                       \
-  F(InstanceRequestAdapter)                                                                                                               \
-  F(InstanceProcessEvents)                                                                                                                \
-  F(AdapterRequestDevice)                                                                                                                 \
-  F(AdapterGetLimits)                                                                                                                     \
-  F(AdapterGetInfo)                                                                                                                       \
-  F(AdapterInfoFreeMembers)                                                                                                               \
-  F(AdapterHasFeature)                                                                                                                    \
-  F(AdapterRelease)                                                                                                                       \
-  F(DeviceGetQueue)                                                                                                                       \
-  F(DeviceCreateBuffer) F(DeviceCreateShaderModule) F(DeviceCreateComputePipeline) F(DeviceCreateBindGroup) F(DeviceCreateCommandEncoder) \
-      F(ComputePipelineGetBindGroupLayout) F(BindGroupLayoutRelease) F(ShaderModuleRelease) F(BufferRelease) F(BufferDestroy)             \
-          F(BufferMapAsync) F(BufferGetConstMappedRange) F(BufferUnmap) F(BindGroupRelease) F(CommandEncoderBeginComputePass)             \
-              F(CommandEncoderCopyBufferToBuffer) F(CommandEncoderFinish) F(CommandEncoderRelease) F(ComputePassEncoderSetPipeline)       \
-                  F(ComputePassEncoderSetBindGroup) F(ComputePassEncoderDispatchWorkgroups) F(ComputePassEncoderEnd)                      \
-                      F(ComputePassEncoderRelease) F(QueueSubmit) F(QueueWriteBuffer) F(CommandBufferRelease)
+// clang-format off
+#define SB_GPU_FUNCTIONS(F) \
+  F(CreateInstance) F(InstanceRequestAdapter) F(InstanceProcessEvents) F(AdapterRequestDevice) F(AdapterGetLimits) \
+  F(AdapterGetInfo) F(AdapterInfoFreeMembers) F(AdapterHasFeature) F(AdapterRelease) F(DeviceGetQueue) F(DeviceCreateBuffer) \
+  F(DeviceCreateShaderModule) F(DeviceCreateComputePipeline) F(DeviceCreateBindGroup) F(DeviceCreateCommandEncoder) \
+  F(ComputePipelineGetBindGroupLayout) F(BindGroupLayoutRelease) F(ShaderModuleRelease) F(BufferRelease) F(BufferDestroy) \
+  F(BufferMapAsync) F(BufferGetConstMappedRange) F(BufferUnmap) F(BindGroupRelease) F(CommandEncoderBeginComputePass) \
+  F(CommandEncoderCopyBufferToBuffer) F(CommandEncoderFinish) F(CommandEncoderRelease) F(ComputePassEncoderSetPipeline) \
+  F(ComputePassEncoderSetBindGroup) F(ComputePassEncoderDispatchWorkgroups) F(ComputePassEncoderEnd) \
+  F(ComputePassEncoderRelease) F(QueueSubmit) F(QueueWriteBuffer) F(CommandBufferRelease)
+// clang-format on
 
 struct Api {
 #define SB_GPU_FIELD(name) decltype(&wgpu##name) name = nullptr;
