@@ -133,6 +133,19 @@ Status Plan::finish() const {
   return {};
 }
 
+Status check_weights(const Plan& plan, std::string_view device) {
+  for (const Node& node : plan.nodes()) {
+    const bool takes_planes = std::holds_alternative<MatMul>(node.op) || std::holds_alternative<Embed>(node.op);
+    for (int32_t in : node.inputs) {
+      if (in < 0 || plan.values()[size_t(in)].kind != ValueKind::kWeight) continue;
+      const Dtype dtype = plan.values()[size_t(in)].dtype;
+      if (dtype == Dtype::kI32 || dtype == Dtype::kU8 || (dtype == Dtype::kPlanes && !takes_planes))
+        return err(Code::kOpUnsupported, {{"device", device}, {"op", op_name(node.op)}, {"dtype", dtype_name(dtype)}});
+    }
+  }
+  return {};
+}
+
 ArenaLayout plan_arena(const Plan& plan, const NodeTimes* times) {
   const std::vector<Value>& values = plan.values();
   const size_t n_nodes = plan.nodes().size();

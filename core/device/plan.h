@@ -102,6 +102,10 @@ struct ArenaLayout {
   std::vector<int64_t> offset;  // bytes, one a value; -1 for values without bytes of their own
   int64_t n_bytes = 0;
 };
+/// Whether kernels take the stored types of a plan's weights: integers are token ids or codes of another format, and nothing multiplies
+/// them; planes are matrices. Errors: kOpUnsupported {device, op, dtype}.
+Status check_weights(const Plan& plan, std::string_view device);
+
 /// When nodes run, as steps of a device that runs several at a time: node i from step begin[i] to end[i]. What one step touches has bytes
 /// of its own. Both ascend.
 struct NodeTimes {

@@ -190,7 +190,7 @@ class CpuDevice final : public Device {
     program->layout = plan_arena(*plan);
     program->plan = std::move(plan);
     program->floats.resize(program->plan->values().size());
-    for (const Node& node : program->plan->nodes()) SB_OK(check(*program, node));
+    SB_OK(check_weights(*program->plan, name()));
     for (size_t i = 0; i < program->floats.size(); ++i) {
       const Value& v = program->value(int32_t(i));
       if (v.kind == ValueKind::kConstant) program->floats[i] = v.constant;
@@ -237,18 +237,6 @@ class CpuDevice final : public Device {
   Result<bool> idle() override { return true; }
 
  private:
-  /// Integers are token ids or codes of another format; no kernel multiplies them.
-  Status check(const CpuProgram& p, const Node& node) const {
-    for (int32_t in : node.inputs) {
-      if (in < 0 || p.value(in).kind != ValueKind::kWeight) continue;
-      const Dtype dtype = p.value(in).dtype;
-      const bool takes_planes = std::holds_alternative<MatMul>(node.op) || std::holds_alternative<Embed>(node.op);
-      if (dtype == Dtype::kI32 || dtype == Dtype::kU8 || (dtype == Dtype::kPlanes && !takes_planes))
-        return err(Code::kOpUnsupported, {{"device", "cpu"}, {"op", op_name(node.op)}, {"dtype", dtype_name(dtype)}});
-    }
-    return {};
-  }
-
   Status make_room(const CpuProgram& p) {
     if (int64_t(arena_.size()) < p.n_arena_bytes) {
       arena_ = {};

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #if defined(__wasm_simd128__)
@@ -108,6 +109,21 @@ inline float highest(F32 v) {
   float m = v[0];
   for (int i = 1; i < kLanes; ++i) m = m > v[i] ? m : v[i];
   return m;
+}
+
+/// The largest of 32 magnitudes, and whether all are numbers below infinity.
+struct Largest {
+  float top;
+  bool is_finite;
+};
+inline Largest largest_of_32(const float* from) {
+  F32 largest{}, total{};
+  for (int j = 0; j < 32; j += kLanes) {
+    const F32 v = abs(load<F32>(from + j));
+    largest = max(largest, v);
+    total += v;
+  }
+  return {highest(largest), sum(total) <= std::numeric_limits<float>::max()};
 }
 
 /// acc[i] + a[2i]·b[2i] + a[2i+1]·b[2i+1], in 32 bits.

@@ -62,6 +62,7 @@ class Lowering {
     close();
     return std::move(out_);
   }
+  uint64_t arena_words() const { return out_.arena_words; }
   const NodeTimes& times() const { return times_; }
   Scratch scratch() const { return {aligned(packed_words_), aligned(products_words_), aligned(angles_words_)}; }
 
@@ -160,33 +161,31 @@ class Lowering {
     }
     return out;
   }
-  /// How a kernel loads four weights, and the text that says so.
+  /// The text of load4(row, k), which gives four weights, and what it calls row n of the product.
   struct Loader {
-    std::string text, load, row;
+    std::string text, row;
   };
   static Loader loader(const TensorView& w) {
-    if (!w.planes) return {wgsl("weights") + wgsl("decode/" + lower_case(dtype_name(w.dtype))), "load4", "(n * P[2].x)"};
+    if (!w.planes) return {wgsl("weights") + wgsl("decode/" + lower_case(dtype_name(w.dtype))), "(n * P[2].x)"};
     const PlaneMatrix& m = *w.planes;
-    std::string text =
-        wgsl("planes", {{"$TAPS", number(uint32_t(m.sets[0].code.n_taps))}, {"$PLANES", number(uint32_t(m.sets[0].code.n_planes))}});
-    if (m.n_sets == 1) return {std::move(text), "load4", "(P[2].x + n)"};
-    text += wgsl("planes2", {{"$TAPS2", number(uint32_t(m.sets[1].code.n_taps))}, {"$PLANES2", number(uint32_t(m.sets[1].code.n_planes))}});
-    return {std::move(text), "load4_both", "(P[2].x + n)"};
+    std::string text = wgsl("planes", {{"$SETS", m.n_sets > 1 ? "set0(r, k) + set1(r, k)" : "set0(r, k)"}});
+    for (int set = 0; set < m.n_sets; ++set) {
+      const PlaneCode& code = m.sets[set].code;
+      text += wgsl("planes_set", {{"$SET", std::to_string(set)},
+                                  {"$BINDING", std::to_string(4 + set)},
+                                  {"$SCALES", std::to_string(4 + set)},
+                                  {"$TAPS", number(uint32_t(code.n_taps))},
+                                  {"$PLANES", number(uint32_t(code.n_planes))}});
+    }
+    return {std::move(text), "(P[2].x + n)"};
   }
   /// The words from P[3] on that planes.wgsl wants, for rows from first_row on.
   std::vector<uint32_t> plane_params(const PlaneMatrix& m, int64_t first_row) const {
-    std::vector<uint32_t> out = {uint32_t(m.words_per_row()), uint32_t(m.segment)};
-    std::vector<uint32_t> filters;
+    std::vector<uint32_t> out = {uint32_t(m.words_per_row()), uint32_t(m.segment), 0, 0};
     for (int set = 0; set < m.n_sets; ++set) {
-      if (set == 1) {
-        out.push_back(filters[0]);
-        out.resize(8, 0);
-      }
-      out.push_back(row_scales(m, set) + uint32_t(first_row));
-      out.push_back(halves(m.sets[set].column_scale, m.n_columns));
-      filters.push_back(filter(m.sets[set].code));
+      out.insert(out.end(),
+                 {row_scales(m, set) + uint32_t(first_row), halves(m.sets[set].column_scale, m.n_columns), filter(m.sets[set].code), 0});
     }
-    out.push_back(filters.back());
     return out;
   }
   uint32_t row_scales(const PlaneMatrix& m, int set) const {
@@ -229,7 +228,7 @@ class Lowering {
         turn.shared.push_back(how.text);
         chain_.read(part.buffer[0], part.buffer[1], plane_params(m, part.first_row));
         stage(
-            rows(y), row("embed_planes", {{"$LOAD", how.load}, {"$HADAMARD", turn.call}}),
+            rows(y), row("embed_planes", {{"$HADAMARD", turn.call}}),
             {ids, at(y), stride(y), width(y), uint32_t(table.first_row - part.first_row), uint32_t(part.n_rows), signs(m), bits(op.scale)},
             turn.shared);
       } else {
@@ -271,9 +270,8 @@ class Lowering {
       const auto done = uint32_t(begin - w.first_row);  // rows of y before these
       GpuStep step;
       step.name = std::string(is_few ? "matmul_few " : "matmul_many ") + dtype_name(w.dtype);
-      step.text =
-          wgsl("prelude") + how.text +
-          wgsl(is_few ? "matmul_few" : "matmul_many", {{"$LOAD", how.load}, {"$ROW", how.row}, {"$KEEP", std::string(kKeepLayout)}});
+      step.text = wgsl("prelude") + how.text +
+                  wgsl(is_few ? "matmul_few" : "matmul_many", {{"$ROW", how.row}, {"$KEEP", std::string(kKeepLayout)}});
       step.params = {x_at, x_stride, at(y), stride(y), uint32_t(end - begin), uint32_t(n_columns), bias == kGpuNone ? bias : bias + done,
                      done};
       step.params.push_back(w.planes ? uint32_t(begin - part.first_row) : uint32_t(w.row_bytes));
@@ -567,9 +565,8 @@ Result<GpuLowered> lower_to_gpu(const Plan& plan, GpuWeights& weights, bool half
 uint64_t gpu_arena_words(const Plan& plan) {
   Lowering first(plan, true, {}, nullptr, nullptr);
   if (!first.run()) return 0;
-  const Scratch s = first.scratch();
-  return kGpuIdsAt + aligned(uint64_t(plan.n_tokens())) + s.packed + s.products + s.angles +
-         uint64_t(plan_arena(plan, &first.times()).n_bytes) / 4;
+  const ArenaLayout layout = plan_arena(plan, &first.times());
+  return Lowering(plan, true, first.scratch(), nullptr, &layout).arena_words();
 }
 
 }  // namespace sb

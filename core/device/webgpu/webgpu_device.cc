@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstring>
 #include <deque>
 #include <map>
@@ -12,6 +11,7 @@
 #include "device/webgpu/gpu.h"
 #include "device/webgpu/kernel_text.h"
 #include "device/webgpu/lowering.h"
+#include "ops/reference.h"
 
 namespace sb {
 namespace {
@@ -145,9 +145,7 @@ class GpuProgram final : public Program {
 class WebgpuDevice final : public Device {
  public:
   explicit WebgpuDevice(OrderedJson info)
-      : info_(std::move(info)),
-        weights_(uint64_t(info_["limits"]["binding"].get<double>())),
-        most_arena_bytes_(uint64_t(info_["limits"]["binding"].get<double>())) {}
+      : info_(std::move(info)), most_bytes_(uint64_t(info_["limits"]["binding"].get<double>())), weights_(most_bytes_) {}
 
   std::string_view name() const override { return "webgpu"; }
   std::string describe() const override {
@@ -162,7 +160,7 @@ class WebgpuDevice final : public Device {
 
   Result<std::unique_ptr<Program>> compile(std::unique_ptr<Plan> plan) override {
     SB_OK(plan->finish());
-    for (const Node& node : plan->nodes()) SB_OK(check(*plan, node));
+    SB_OK(check_weights(*plan, name()));
     auto program = std::make_unique<GpuProgram>();
     for (const Output& output : plan->outputs()) {
       if (!plan->values()[size_t(output.value)].is_input) program->outputs->push_back({output.name, output.value, {}});
@@ -296,17 +294,6 @@ class WebgpuDevice final : public Device {
   }
 
  private:
-  static Status check(const Plan& plan, const Node& node) {
-    for (int32_t in : node.inputs) {
-      if (in < 0 || plan.values()[size_t(in)].kind != ValueKind::kWeight) continue;
-      const Value& v = plan.values()[size_t(in)];
-      const bool is_matrix = std::holds_alternative<MatMul>(node.op) || std::holds_alternative<Embed>(node.op);
-      const bool has_kernel = v.dtype == Dtype::kPlanes ? is_matrix : v.dtype != Dtype::kI32 && v.dtype != Dtype::kU8;
-      if (!has_kernel) return err(Code::kOpUnsupported, {{"device", "webgpu"}, {"op", op_name(node.op)}, {"dtype", dtype_name(v.dtype)}});
-    }
-    return {};
-  }
-
   std::unexpected<Error> failed_read() {
     Status status = gpu_status();
     return err(status ? Error(Code::kDeviceFailed, {{"why", "a buffer could not be read"}}) : status.error());
@@ -340,7 +327,7 @@ class WebgpuDevice final : public Device {
 
   Status make_room(const GpuVariant& v) {
     const uint64_t n_bytes = v.lowered.arena_words * 4;
-    if (n_bytes > most_arena_bytes_)
+    if (n_bytes > most_bytes_)
       return err(Code::kMemoryExhausted, {{"n_bytes", n_bytes}, {"tag", "activations"}, {"current", memory_report().total.current}});
     if (arena_.size() < n_bytes) {
       // The choice and the ids that a run under way leaves move along.
@@ -388,15 +375,13 @@ class WebgpuDevice final : public Device {
   }
 
   void write_angles(const GpuAngles& angles, int64_t n_tokens, int32_t position) const {
-    const size_t n = angles.frequencies.size();
-    std::vector<float> table(size_t(n_tokens) * 2 * n);
-    for (int64_t t = 0; t < n_tokens; ++t) {
-      for (size_t i = 0; i < n; ++i) {
-        const double angle = double(position + t) * double(angles.frequencies[i]);
-        table[size_t(t) * 2 * n + i] = float(std::cos(angle));
-        table[size_t(t) * 2 * n + n + i] = float(std::sin(angle));
-      }
-    }
+    const auto n = int64_t(angles.frequencies.size());
+    std::vector<float> table(size_t(n_tokens * 2 * n));
+    OpViews views;
+    views.in[0] = {reinterpret_cast<const std::byte*>(angles.frequencies.data()), Dtype::kF32, {n}, 4 * n};
+    views.has[0] = true;
+    views.out = {reinterpret_cast<std::byte*>(table.data()), Dtype::kF32, {n_tokens, 2 * n}, 8 * n};
+    run_reference(RopeTable{}, views, {.position = position});
     arena_.write(uint64_t(angles.at) * 4, std::span<const float>(table));
   }
 
@@ -439,8 +424,8 @@ class WebgpuDevice final : public Device {
   }
 
   OrderedJson info_;
+  uint64_t most_bytes_;  // of a binding
   GpuWeights weights_;
-  uint64_t most_arena_bytes_;
   GpuBuffer arena_, step_;
   std::map<std::string, GpuId> pipelines_;                  // by their text
   std::shared_ptr<std::vector<GpuProgram::Read>> reading_;  // outputs on their way

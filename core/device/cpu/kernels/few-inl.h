@@ -218,14 +218,7 @@ void few_tokens_plain(const Step& step, const Worker& worker) {
 
 /// 32 of x to 16-bit integers with one scale: group g of a packed row. What is no number among them makes the scale one that is none.
 inline void pack_group(const float* from, const PackedRow& row, int64_t g, bool is_mixed) {
-  F32 largest{}, total{};
-  for (int j = 0; j < 32; j += kLanes) {
-    const F32 v = abs(load<F32>(from + j));
-    largest = max(largest, v);
-    total += v;
-  }
-  const float top = highest(largest);
-  const bool is_finite = sum(total) <= std::numeric_limits<float>::max();
+  const auto [top, is_finite] = largest_of_32(from);
   const float inverse = is_finite && top > 0 ? 32767.0f / top : 0.0f;
   typedef int16_t I16half __attribute__((vector_size(2 * kLanes)));
   alignas(64) int16_t q[32];

@@ -47,14 +47,7 @@ inline void pack_lane(const float* from, const TilePanel& to, int64_t lane) {
   float scale = 0, sums[2] = {};
   alignas(64) int32_t q[32] = {};
   if (from) {
-    F32 largest{}, total{};
-    for (int j = 0; j < 32; j += kLanes) {
-      const F32 v = abs(load<F32>(from + j));
-      largest = max(largest, v);
-      total += v;
-    }
-    const float top = highest(largest);
-    const bool is_finite = sum(total) <= std::numeric_limits<float>::max();
+    const auto [top, is_finite] = largest_of_32(from);
     const float inverse = is_finite && top > 1e-30f ? 127.0f / top : 0.0f;
     scale = !is_finite ? std::numeric_limits<float>::quiet_NaN() : top > 1e-30f ? top / 127.0f : 0.0f;
     for (int j = 0; is_finite && j < 32; j += kLanes) {

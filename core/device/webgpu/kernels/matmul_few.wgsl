@@ -14,7 +14,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) l:
   if (n < P[1].x) {
     let row = $ROW;
     for (var k = lane * 4u; k < k_end; k += 64u) {
-      var w = $LOAD(row, k);
+      var w = load4(row, k);
       if (k + 4u > k_end) { w = select(vec4f(0.0), w, vec4u(k) + vec4u(0u, 1u, 2u, 3u) < vec4u(k_end)); }
       // Past the end of a row lies something else, perhaps no number.
       let last = k_end - 1u;

@@ -24,7 +24,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) l:
       var x = vec4f(0.0);
       if (k < k_end) {
         let inside = vec4u(k) + vec4u(0u, 1u, 2u, 3u) < vec4u(k_end);
-        if (n < n_rows) { w = select(vec4f(0.0), $LOAD($ROW, k), inside); }
+        if (n < n_rows) { w = select(vec4f(0.0), load4($ROW, k), inside); }
         if (t < n_tokens) {
           let at = P[0].x + t * P[0].y + k;
           let last = k_end - 1u - k;

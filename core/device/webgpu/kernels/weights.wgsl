@@ -11,3 +11,9 @@ fn byte_at(byte: u32) -> u32 { return (W[byte >> 2u] >> ((byte & 3u) * 8u)) & 25
 fn u16_at(byte: u32) -> u32 { return (W[byte >> 2u] >> ((byte & 3u) * 8u)) & 65535u; }  // byte is even
 fn half_at(byte: u32) -> f32 { return unpack2x16float(u16_at(byte)).x; }
 fn bytes_of(w: u32) -> vec4f { return vec4f(vec4u(w, w >> 8u, w >> 16u, w >> 24u) & vec4u(255u)); }
+// Q4_K and Q5_K pack eight 6-bit scales and eight 6-bit minima into 12 bytes.
+fn scale_min(at: u32, j: u32) -> vec2f {
+  if (j < 4u) { return vec2f(f32(byte_at(at + j) & 63u), f32(byte_at(at + j + 4u) & 63u)); }
+  let both = byte_at(at + j + 4u);
+  return vec2f(f32((both & 15u) | ((byte_at(at + j - 4u) >> 6u) << 4u)), f32((both >> 4u) | ((byte_at(at + j) >> 6u) << 4u)));
+}

@@ -7,8 +7,3 @@ fn load4(row: u32, k: u32) -> vec4f {
   let s = scale_min(b + 4u, group);
   return bytes_of(q & 0x0f0f0f0fu) * (d.x * s.x) - d.y * s.y;
 }
-fn scale_min(at: u32, j: u32) -> vec2f {
-  if (j < 4u) { return vec2f(f32(byte_at(at + j) & 63u), f32(byte_at(at + j + 4u) & 63u)); }
-  let both = byte_at(at + j + 4u);
-  return vec2f(f32((both & 15u) | ((byte_at(at + j - 4u) >> 6u) << 4u)), f32((both >> 4u) | ((byte_at(at + j) >> 6u) << 4u)));
-}

@@ -10,8 +10,8 @@ fn stage$N(t: u32, l: u32) {
     e0 = vec4f(0.0);
     e1 = vec4f(0.0);
     if (is_there) {
-      e0 = $LOAD(r, k);
-      e1 = $LOAD(r, k + 4u);
+      e0 = load4(r, k);
+      e1 = load4(r, k + 4u);
     }
     $HADAMARD
     if (is_there) {
