@@ -45,11 +45,11 @@ struct Took {
   double first_token_ms() const { return first.wall_ms - g_process_began.wall_ms; }
 };
 
-Took answer(sb_session* session, const Json& request) {
+Took answer(sb_model* model, sb_session* session, const Json& request) {
   Took took;
   took.began = now();
   checked(sb_session_start(session, request.dump().c_str()));
-  const Json done = run_answer(session, [&](const Json& event) {
+  const Json done = run_answer(model, session, [&](const Json& event) {
     if (event["type"] != "token") return;
     took.ended = now();
     if (took.first.wall_ms == 0) took.first = took.ended;
@@ -64,17 +64,17 @@ Took answer(sb_session* session, const Json& request) {
 void say(const Json& line) { std::cout << line.dump(-1, ' ', false, Json::error_handler_t::replace) << std::endl; }
 
 /// The side of bench/peers (contenders/process.mjs): loaded once, then a JSON line in, a JSON line out, until stdin ends.
-void serve(sb_engine* engine, sb_session* session, double load_ms) {
+void serve(sb_engine* engine, sb_model* model, sb_session* session, double load_ms) {
   const Json device = parsed(sb_engine_capabilities(engine));
   say({{"load_ms", load_ms}, {"about", {{"threads", device["threads"]}, {"isa", device["isa"]}}}});
   for (std::string line; std::getline(std::cin, line);) {
     try {
       const Json asked = Json::parse(line);
       if (asked.contains("prompt")) {
-        const Took took = answer(session, {{"prompt", asked["prompt"]}, {"max_tokens", asked["n"]}});
+        const Took took = answer(model, session, {{"prompt", asked["prompt"]}, {"max_tokens", asked["n"]}});
         say({{"text", took.text}, {"first_token_ms", took.first_token_ms()}});
       } else {
-        const Took took = answer(session, {{"ids", asked["ids"]}, {"max_tokens", asked["n"]}, {"ignore_eos", true}});
+        const Took took = answer(model, session, {{"ids", asked["ids"]}, {"max_tokens", asked["n"]}, {"ignore_eos", true}});
         const Json prefill = took.prefill(), decode = took.decode();
         say({{"n_prompt", took.n_prompt},
              {"prefill_ms", prefill["ms"]},
@@ -132,7 +132,7 @@ void bench(const BenchArguments& a) {
   const Model model = load_model(engine.get(), a.model, a.load);
   const Session session(checked(sb_session_create(model.get(), "{}")));
   const double load_ms = now().wall_ms - before.wall_ms;
-  if (a.requests) return serve(engine.get(), session.get(), load_ms);
+  if (a.requests) return serve(engine.get(), model.get(), session.get(), load_ms);
 
   const Json info = parsed(sb_model_info(model.get()));
   const int64_t vocab = info["vocab"];
@@ -141,7 +141,7 @@ void bench(const BenchArguments& a) {
     first["prompt"] = "The capital of France is";
   else
     first["ids"] = prompt_of(5, 0, vocab);
-  const Took proof = answer(session.get(), first);
+  const Took proof = answer(model.get(), session.get(), first);
 
   Json out = {{"load_ms", load_ms},
               {"first_token_ms", proof.first_token_ms()},
@@ -152,8 +152,8 @@ void bench(const BenchArguments& a) {
   for (int round = 0; round <= a.repeat; round++) {  // round 0 warms up
     for (size_t i = 0; i < a.prefill.size(); i++) {
       const int n_answer = 1 + (i == 0 ? a.decode : 0);
-      const Took took =
-          answer(session.get(), {{"ids", prompt_of(a.prefill[i], turn++, vocab)}, {"max_tokens", n_answer}, {"ignore_eos", true}});
+      const Took took = answer(model.get(), session.get(),
+                               {{"ids", prompt_of(a.prefill[i], turn++, vocab)}, {"max_tokens", n_answer}, {"ignore_eos", true}});
       if (round == 0) continue;
       out["prefill"].push_back(took.prefill());
       if (took.n_decode > 0) out["decode"].push_back(took.decode());
@@ -164,7 +164,7 @@ void bench(const BenchArguments& a) {
   print_rates("prefill", out["prefill"]);
   print_rates("decode ", out["decode"]);
   if (a.steps) {
-    answer(session.get(), {{"ids", prompt_of(a.prefill[0], turn, vocab)}, {"max_tokens", 4}, {"ignore_eos", true}});
+    answer(model.get(), session.get(), {{"ids", prompt_of(a.prefill[0], turn, vocab)}, {"max_tokens", 4}, {"ignore_eos", true}});
     print_steps(parsed(sb_model_profile(model.get())));
   }
 }

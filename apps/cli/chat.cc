@@ -67,7 +67,7 @@ void chat(const ChatArguments& a) {
     try {
       checked(sb_session_start(session.get(), request_text(request).c_str()));
       const Json done = run_answer(
-          session.get(),
+          model.get(), session.get(),
           [](const Json& event) {
             if (event["type"] != "token") return;
             std::fputs(event["text"].get<std::string>().c_str(), stdout);

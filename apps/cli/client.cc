@@ -44,6 +44,27 @@ class Files {
   std::map<std::string, File> files_;
 };
 
+/// Brings a load all that it wants.
+void pull(sb_load* load, Files& files, const std::function<void(const Json& progress)>& on_progress) {
+  sb_request wanted;
+  while (int32_t kind = checked(sb_load_next(load, &wanted))) {
+    if (kind == SB_LOAD_WANTS_SIZE) {
+      checked(sb_load_size(load, files.size(wanted.file)));
+    } else {
+      checked(sb_load_bytes(load, files.read(wanted.file, wanted.offset, wanted.dst, wanted.n_bytes)));
+    }
+    if (on_progress) on_progress(Json::parse(sb_load_progress(load)));
+  }
+}
+
+/// Whether a load that failed with this may succeed on another device.
+bool is_of_device(const Failure& failure) {
+  for (const char* code : {"kDeviceLost", "kDeviceFailed", "kDeviceWrong", "kDeviceMissing", "kMemoryExhausted", "kOpUnsupported"}) {
+    if (failure.code == code) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 void fail_with_last_error() {
@@ -76,6 +97,11 @@ std::string today() {
   return text;
 }
 
+Engine open_engine_for_measuring(Json options) {
+  if (!options.contains("device")) options["device"] = "cpu";
+  return open_engine(options);
+}
+
 Engine open_engine(const Json& options) { return Engine(checked(sb_engine_create(request_text(options).c_str()))); }
 
 Load bring(sb_engine* engine, const std::string& path, Json options, const std::function<void(const Json& progress)>& on_progress) {
@@ -89,20 +115,39 @@ Load bring(sb_engine* engine, const std::string& path, Json options, const std::
   if (!options.contains("container")) options["container"] = is_folder ? "folder" : "gguf";
   Files files(path);
   Load load(checked(sb_load_create(engine, request_text(options).c_str())));
-  sb_request wanted;
-  while (int32_t kind = checked(sb_load_next(load.get(), &wanted))) {
-    if (kind == SB_LOAD_WANTS_SIZE) {
-      checked(sb_load_size(load.get(), files.size(wanted.file)));
-    } else {
-      checked(sb_load_bytes(load.get(), files.read(wanted.file, wanted.offset, wanted.dst, wanted.n_bytes)));
-    }
-    if (on_progress) on_progress(Json::parse(sb_load_progress(load.get())));
-  }
+  pull(load.get(), files, on_progress);
   return load;
 }
 
 Model load_model(sb_engine* engine, const std::string& path, Json options, const std::function<void(const Json& progress)>& on_progress) {
-  return Model(checked(sb_load_finish(bring(engine, path, std::move(options), on_progress).release())));
+  for (;;) {
+    try {
+      Model model(checked(sb_load_finish(bring(engine, path, options, on_progress).release())));
+      if (!std::string(checked(sb_model_check_key(model.get()))).empty()) {
+        while (checked(sb_model_check_step(model.get())) != SB_STEP_DONE) {}
+      }
+      return model;
+    } catch (const Failure& failure) {
+      if (failure.code == "kDeviceLost" && sb_engine_reopen(engine) == SB_STEP_DONE) continue;
+      if (!is_of_device(failure) || !checked(sb_engine_fall_back(engine, failure.message.c_str()))) throw;
+      std::fprintf(stderr, "subbyte: %s; it runs on the CPU\n", failure.message.c_str());
+    }
+  }
+}
+
+int32_t step(sb_model* model, sb_session* session) {
+  for (;;) {
+    const int32_t status = checked(sb_session_step(session));
+    if (status != SB_STEP_WANTS_WEIGHTS) return status;
+    Files files(parsed(sb_model_info(model))["file"].get<std::string>());
+    Load load(checked(sb_model_reload(model)));
+    try {
+      pull(load.get(), files, {});
+      checked(sb_model_restore(model, load.release()));
+    } catch (const Failure& failure) {
+      if (failure.code != "kDeviceLost") throw;  // lost once more: the next step counts it
+    }
+  }
 }
 
 std::vector<Json> plan_model(sb_engine* engine, const std::string& path, const std::vector<Json>& requests) {
@@ -112,7 +157,8 @@ std::vector<Json> plan_model(sb_engine* engine, const std::string& path, const s
   return plans;
 }
 
-Json run_answer(sb_session* session, const std::function<void(const Json& event)>& on_event, const std::function<bool()>& stop) {
+Json run_answer(sb_model* model, sb_session* session, const std::function<void(const Json& event)>& on_event,
+                const std::function<bool()>& stop) {
   Json done;
   auto drain = [&] {
     while (const char* text = sb_session_event(session)) {
@@ -122,9 +168,14 @@ Json run_answer(sb_session* session, const std::function<void(const Json& event)
     }
   };
   for (;;) {
-    const int32_t more = sb_session_step(session);
+    int32_t more = SB_STEP_DONE;
+    try {
+      more = step(model, session);
+    } catch (const Failure&) {
+      drain();
+      throw;
+    }
     drain();
-    checked(more);
     if (more == SB_STEP_DONE) break;
     if (stop && stop()) {
       sb_session_cancel(session);

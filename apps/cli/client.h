@@ -56,16 +56,23 @@ std::string request_text(const Json& request);
 std::string today();
 
 Engine open_engine(const Json& options);
+/// The same on the CPU unless another device is asked for: quantising runs there alone, and figures are compared with figures from there.
+Engine open_engine_for_measuring(Json options);
 /// A load that has all the bytes it wants: of a GGUF file or a Hugging Face folder; options may name another container ("verify").
 Load bring(sb_engine* engine, const std::string& path, Json options, const std::function<void(const Json& progress)>& on_progress = {});
-/// A GGUF file or a Hugging Face folder. `options`: those of data/options.json "model".
+/// A GGUF file or a Hugging Face folder. `options`: those of data/options.json "model". What cannot run on the GPU goes to the CPU, says so
+/// on stderr and in the engine's capabilities, unless the engine's option "fallback" is off.
 Model load_model(sb_engine* engine, const std::string& path, Json options,
                  const std::function<void(const Json& progress)>& on_progress = {});
 
 /// What a model would take, for each request (data/options.json "plan"): nothing but its heads is read.
 std::vector<Json> plan_model(sb_engine* engine, const std::string& path, const std::vector<Json>& requests);
 
+/// A step of the session's answer: SB_STEP_MORE or SB_STEP_DONE. Where the GPU was lost it reads the model's weights again.
+int32_t step(sb_model* model, sb_session* session);
+
 /// Runs the started answer to its end, handing over each event; `stop()` is asked between steps. Returns the "done" event.
-Json run_answer(sb_session* session, const std::function<void(const Json& event)>& on_event, const std::function<bool()>& stop = {});
+Json run_answer(sb_model* model, sb_session* session, const std::function<void(const Json& event)>& on_event,
+                const std::function<bool()>& stop = {});
 
 }  // namespace cli

@@ -27,7 +27,7 @@ uint64_t bytes_on_disk(const fs::path& model) {
 
 void eval(const EvalArguments& a) {
   const std::string text = read_texts(a.texts);
-  const Engine engine = open_engine(a.engine);
+  const Engine engine = open_engine_for_measuring(a.engine);
   const Model model = load_model(engine.get(), a.model, a.loading);
   const Model reference = a.against.empty() ? nullptr : load_model(engine.get(), a.against, Json::object());
   Json report = evaluate(model.get(), reference.get(), text, a.eval);

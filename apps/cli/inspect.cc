@@ -8,7 +8,7 @@ namespace cli {
 namespace {
 
 void inspect(const std::string& path, bool as_json) {
-  const Engine engine = open_engine(Json::object());
+  const Engine engine = open_engine({{"device", "cpu"}});
   const Model model = load_model(engine.get(), path, Json::object());
   Json info = parsed(sb_model_info(model.get()));
   const Json tensors = parsed(sb_model_tensors(model.get()));

@@ -14,7 +14,12 @@ void add_options(CLI::App& app, const char* group, Json& into) {
     std::string doc = row["doc"];
     if (row.contains("one_of")) doc += " One of: " + row["one_of"].dump() + ".";
     if (type == "bool") {
-      app.add_flag_function(flag, [&into, name](int64_t) { into[name] = true; }, doc)->group("Options");
+      // What is on by itself can only be switched off.
+      const bool is_on = row["default"];
+      if (is_on) doc = "Not so: " + doc;
+      app.add_flag_function(
+             is_on ? "--no-" + flag.substr(2) : flag, [&into, name, is_on](int64_t) { into[name] = !is_on; }, doc)
+          ->group("Options");
       continue;
     }
     doc += " Default " + row["default"].dump() + ".";

@@ -116,7 +116,7 @@ void quantize(QuantizeArguments a) {
   const Texts texts = split_text(read_texts(a.texts));
   if (!a.allocation.empty()) a.quantize["allocation"] = Json::parse(read_file(a.allocation));
   PartialFolder folder(a.target, a.resume);
-  const Engine engine = open_engine(a.engine);
+  const Engine engine = open_engine_for_measuring(a.engine);
   const std::string before = state_of(a.source);
   Load load = bring(engine.get(), a.source, Json::object());
   const Quantizer quantizer(checked(sb_quantizer_create(engine.get(), load.release(), texts.calibration.data(), texts.calibration.size(),

@@ -31,7 +31,7 @@ void run(const RunArguments& a) {
   }
   const Session session(checked(sb_session_create(model.get(), "{}")));
   checked(sb_session_start(session.get(), request_text(request).c_str()));
-  const Json done = run_answer(session.get(), [](const Json& event) {
+  const Json done = run_answer(model.get(), session.get(), [](const Json& event) {
     if (event["type"] != "token") return;
     const std::string text = event["text"];
     std::fwrite(text.data(), 1, text.size(), stdout);

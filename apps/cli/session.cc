@@ -56,7 +56,7 @@ class Conversation {
     int64_t n_tokens = 0;
     bool more = true;
     while (more && n_tokens < limit) {
-      more = checked(sb_session_step(session())) != SB_STEP_DONE;
+      more = step(model_.get(), session()) != SB_STEP_DONE;
       n_tokens += drain(events);
     }
     return {{"events", events}, {"more", more}};

@@ -7,7 +7,7 @@ namespace cli {
 namespace {
 
 void verify(const std::string& path) {
-  const Engine engine = open_engine(Json::object());
+  const Engine engine = open_engine({{"device", "cpu"}});
   const Load load = bring(engine.get(), path, {{"container", "verify"}});
   const Json progress = parsed(sb_load_progress(load.get()));
   std::printf("%s: %.1f MB, every hash and bound is right\n", path.c_str(), progress["done_bytes"].get<double>() / 1e6);

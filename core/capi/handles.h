@@ -9,10 +9,13 @@
 #include "capi/subbyte.h"
 #include "runtime/golden.h"
 #include "runtime/model.h"
+#include "runtime/self_check.h"
 #include "runtime/session.h"
 
 struct sb_engine {
   std::shared_ptr<sb::Device> device;
+  std::string why;                   // it is not the GPU; else empty
+  sb::Model::MakeDevice make_other;  // the CPU, for models that cannot stay on the GPU; none: they fail instead
   std::string text;
 };
 struct sb_load {
@@ -22,6 +25,7 @@ struct sb_load {
   std::string wanted_file, text;
   bool shapes_only = false;
   std::optional<sb::ModelFiles> shapes = {};  // once asked for
+  sb::Model::MakeDevice make_other = {};
 };
 struct sb_tokenizer {
   const sb::Tokenizer* tokenizer;
@@ -33,6 +37,7 @@ struct sb_model {
   sb_tokenizer tokenizer;
   std::string text;
   std::unique_ptr<sb::GoldenRun> golden;
+  std::unique_ptr<sb::SelfCheck> check = {};
 };
 struct sb_session {
   sb::Session session;

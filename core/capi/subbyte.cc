@@ -1,5 +1,6 @@
 // The C API: checks handles, maps Results to codes, keeps the strings it lends. No logic.
 #include <cstring>
+#include <utility>
 
 #include "base/memory.h"
 #include "base/thread_pool.h"
@@ -19,6 +20,14 @@ using namespace sb;
 namespace {
 
 thread_local std::string g_error;
+
+Result<SelfCheck*> check_of(sb_model* model) {
+  if (!model->check) {
+    SB_TRY(std::unique_ptr<Device> reference, make_cpu_device({.threads = 1, .isa = "scalar"}));
+    model->check = std::make_unique<SelfCheck>(*model->model, std::move(reference));
+  }
+  return model->check.get();
+}
 
 }  // namespace
 
@@ -86,23 +95,43 @@ void sb_memory_reset_peak(void) { memory_reset_peak(); }
 sb_engine* sb_engine_create(const char* options_json) {
   auto options = Options::parse(view(options_json), kEngineOptions);
   if (!options) return failed_null(options.error());
-  if (options->text("device") == "webgpu") {
-    auto gpu = make_webgpu_device();
-    if (!gpu) return failed_null(gpu.error());
-    return new sb_engine{std::move(*gpu), {}};
-  }
   CpuOptions cpu;
   cpu.threads = int(options->integer("threads"));
   cpu.isa = options->text("isa");
   cpu.exact = !options->flag("rounded");
-  auto device = make_cpu_device(cpu);
+  auto make_cpu = [cpu]() -> Result<std::shared_ptr<Device>> { return make_cpu_device(cpu); };
+  const std::string wanted = options->text("device");
+  const bool may_fall_back = options->flag("fallback");
+  std::string why;
+  if (wanted != "cpu") {
+    auto gpu = make_webgpu_device(wanted == "webgpu");
+    if (gpu) return new sb_engine{std::move(*gpu), {}, may_fall_back ? make_cpu : Model::MakeDevice(), {}};
+    if (wanted == "webgpu" && !may_fall_back) return failed_null(gpu.error());
+    why = gpu.error().message();
+  }
+  auto device = make_cpu();
   if (!device) return failed_null(device.error());
-  return new sb_engine{std::move(*device), {}};
+  return new sb_engine{std::move(*device), why, {}, {}};
 }
 void sb_engine_free(sb_engine* engine) { delete engine; }
 
+int32_t sb_engine_reopen(sb_engine* engine) {
+  auto is_open = engine->device->reopen();
+  if (!is_open) return failed(is_open.error());
+  return *is_open ? SB_STEP_DONE : SB_STEP_WAITS;
+}
+int32_t sb_engine_fall_back(sb_engine* engine, const char* why) {
+  if (!engine->make_other) return 0;
+  auto device = std::exchange(engine->make_other, nullptr)();
+  if (!device) return failed(device.error());
+  engine->device = std::move(*device);
+  engine->why = view(why);
+  return 1;
+}
+
 const char* sb_engine_capabilities(sb_engine* engine) {
   OrderedJson j = json_parse_ordered(engine->device->describe(), "device").value_or(OrderedJson::object());
+  j["device_why"] = engine->why;
   for (const Family* family : families()) j["families"].push_back(family->name);
   for (const DtypeRow& row : kDtypeRows) j["dtypes"].push_back(row.name);
   engine->text = json_text(j);
@@ -122,8 +151,10 @@ sb_load* sb_load_create(sb_engine* engine, const char* options_json) {
   if (const Json* shapes = options->extra("shapes"); shapes && *shapes == true)
     return new sb_load{
         engine->device, Loading::shapes(name, kind == "gguf" ? Container::kGguf : Container::kFolder, sets), 0, {}, {}, true};
-  return new sb_load{
+  auto* load = new sb_load{
       engine->device, kind == "gguf" ? Loading::gguf(name) : Loading::folder(name, {}, sets), options->integer("context"), {}, {}};
+  load->make_other = engine->make_other;
+  return load;
 }
 
 int32_t sb_load_next(sb_load* load, sb_request* request) {
@@ -163,6 +194,7 @@ sb_model* sb_load_finish(sb_load* load) {
   if (!files) return failed_null(files.error());
   auto model = Model::open(std::move(*files), load->device, load->context);
   if (!model) return failed_null(model.error());
+  (*model)->falls_back_to(std::move(load->make_other));
   sb_model* out = new sb_model{std::move(*model), {}, {}, {}};
   out->tokenizer.tokenizer = out->model->tokenizer();
   return out;
@@ -202,6 +234,32 @@ const char* sb_model_chat(sb_model* model, const char* request_json) {
   auto request = json_parse_ordered(view(request_json), "request");
   if (!request) return failed_null(request.error());
   return lend(model->text, model->model->chat_prompt(*request));
+}
+
+const char* sb_model_check_key(sb_model* model) {
+  auto check = check_of(model);
+  if (!check) return failed_null(check.error());
+  return lend(model->text, (*check)->key());
+}
+int32_t sb_model_check_step(sb_model* model) {
+  auto check = check_of(model);
+  if (!check) return failed(check.error());
+  auto step = (*check)->step();
+  if (!step) return failed(step.error());
+  return *step == CheckStep::kDone ? SB_STEP_DONE : *step == CheckStep::kMore ? SB_STEP_MORE : SB_STEP_WAITS;
+}
+const char* sb_model_check_report(sb_model* model) {
+  auto check = check_of(model);
+  return lend(model->text, check ? Result<std::string>((*check)->json()) : std::unexpected(check.error()));
+}
+
+sb_load* sb_model_reload(sb_model* model) { return new sb_load{nullptr, model->model->reload(), 0, {}, {}}; }
+int32_t sb_model_restore(sb_model* model, sb_load* load) {
+  const std::unique_ptr<sb_load> used_up(load);
+  auto files = load->loading.finish();
+  if (!files) return failed(files.error());
+  auto status = model->model->restore(std::move(*files));
+  return status ? 0 : failed(status.error());
 }
 
 sb_load* sb_model_refinement(sb_model* model) {
@@ -267,6 +325,7 @@ int32_t sb_session_start(sb_session* session, const char* request_json) {
 int32_t sb_session_step(sb_session* session) {
   auto more = session->session.step();
   if (!more) return failed(more.error());
+  if (session->session.wants_weights()) return SB_STEP_WANTS_WEIGHTS;
   return session->session.waits() ? SB_STEP_WAITS : *more ? SB_STEP_MORE : SB_STEP_DONE;
 }
 const char* sb_session_event(sb_session* session) {

@@ -47,8 +47,15 @@ SB_API void sb_memory_reset_peak(void);
 /* options: data/options.json "engine". */
 SB_API sb_engine* sb_engine_create(const char* options_json);
 SB_API void sb_engine_free(sb_engine*);
-/* {device, isa, threads, threads_why, families: [...], dtypes: [...]}. */
+/* {device, device_why: why it is not the GPU where that was wanted, isa, threads, threads_why, gpu?: {adapter, vendor, software, …},
+ * families: [...], dtypes: [...]}. */
 SB_API const char* sb_engine_capabilities(sb_engine*);
+/* After a load that failed with kDeviceLost: opens the GPU anew. SB_STEP_DONE: load again; SB_STEP_WAITS, in a page: ask again when the GPU
+ * has answered; or negative, also when it was lost too often lately. */
+SB_API int32_t sb_engine_reopen(sb_engine*);
+/* After a load on the GPU that failed: loads from now on run on the CPU, `why` goes into the capabilities. 1; or 0 and nothing changes,
+ * where the option "fallback" is off or it is the CPU already. */
+SB_API int32_t sb_engine_fall_back(sb_engine*, const char* why);
 
 /* ---- Loading: the core pulls, the host brings ---- */
 
@@ -105,6 +112,25 @@ SB_API sb_tokenizer* sb_model_tokenizer(sb_model*);
 /* Messages to prompt text. request: {messages: [{role, content, ...}], tools?, add_generation_prompt = true}. */
 SB_API const char* sb_model_chat(sb_model*, const char* request_json);
 
+/* ---- Whether the GPU computes rightly ---- */
+
+/* After a load and before the first session: what a verdict holds for, 16 hex digits of the adapter and of the kernels that this model
+ * runs;
+ * "" on the CPU, where there is nothing to check. A host may keep keys that passed, and not check them again. */
+SB_API const char* sb_model_check_key(sb_model*);
+/* Checks a few kernels, over small random weights, against the CPU's reference. SB_STEP_MORE, SB_STEP_WAITS (in a page), SB_STEP_DONE; or
+ * negative, with kDeviceWrong {adapter, op, error} where it computes wrongly: the model is not to be used then. Takes 4 s at most. */
+SB_API int32_t sb_model_check_step(sb_model*);
+/* After the last step: {kernels: that the model runs, checked: of these, stretches, worst: squared error over squared values, ms}. */
+SB_API const char* sb_model_check_report(sb_model*);
+
+/* ---- A device that is lost ---- */
+
+/* A load of the model's weights from where they came, to be driven like any other; see SB_STEP_WANTS_WEIGHTS. */
+SB_API sb_load* sb_model_reload(sb_model*);
+/* Gives the model what that load brought. The load is used up. Errors: those of sb_load_finish; kModelChanged. */
+SB_API int32_t sb_model_restore(sb_model*, sb_load*);
+
 /* ---- Progressive precision: the refinement planes of a quantised folder ---- */
 
 /* A load of the refinement that this model's folder has, to be driven like any other while the model is in use: NULL with
@@ -128,7 +154,7 @@ SB_API const char* sb_tokenizer_decode(sb_tokenizer*, const int32_t* ids, uint64
 
 /* ---- Session: one conversation, its KV cache and its sampler ---- */
 
-enum { SB_STEP_DONE = 0, SB_STEP_MORE = 1, SB_STEP_WAITS = 2 };
+enum { SB_STEP_DONE = 0, SB_STEP_MORE = 1, SB_STEP_WAITS = 2, SB_STEP_WANTS_WEIGHTS = 3 };
 
 /* options: {context}: tokens this session can hold; default the model's. */
 SB_API sb_session* sb_session_create(sb_model*, const char* options_json);
@@ -139,13 +165,17 @@ SB_API void sb_session_free(sb_session*);
  * Errors: kSessionBusy while an answer runs. */
 SB_API int32_t sb_session_start(sb_session*, const char* request_json);
 /* One step: a chunk of the prompt, or one token. SB_STEP_MORE, SB_STEP_DONE, or negative (the answer has ended with an error).
- * In a page also SB_STEP_WAITS: the GPU has not answered yet; call again when it has. */
+ * In a page also SB_STEP_WAITS: the GPU has not answered yet; call again when it has.
+ * SB_STEP_WANTS_WEIGHTS: the GPU was lost, and the weights with it; bring them by sb_model_reload and sb_model_restore, then go on
+ * stepping: the answer goes on where it was. A GPU that is lost for the fourth time within a minute is given up: the answer ends with
+ * kDeviceLost, or goes on on the CPU where the engine's option "fallback" allows it. */
 SB_API int32_t sb_session_step(sb_session*);
 /* The next event, or NULL when there is none: {"type": "prefill", n_tokens, done, ms}, {"type": "token", id, text, ms, top?: [{id,
  * logit}]},
  * {"type": "done", finish_reason: "stop"|"length"|"cancelled"|"context", usage: {prompt_tokens, cached_tokens, completion_tokens,
  * guessed_tokens, guessed_right (draft_tokens: guesses checked, and those that were chosen), prefill_ms, decode_ms, first_token_ms,
- * prefill_tokens_per_s, decode_tokens_per_s}, text, ids}.
+ * prefill_tokens_per_s, decode_tokens_per_s}, text, ids},
+ * {"type": "device", state: "lost"|"restored"|"fallback" (another device goes on), device, why}.
  * `text` of a token is whole UTF-8 characters only; it may be empty while a character is incomplete or a stop text may be beginning. */
 SB_API const char* sb_session_event(sb_session*);
 /* Ends the running answer now; a "done" event with "cancelled" follows. The session is ready at once. */

@@ -57,6 +57,12 @@ class Device {
   virtual int64_t n_alike() const { return 1; }
   /// Starts a run. On the CPU it has completed when this returns. Errors: kMemoryExhausted, kDeviceLost, kDeviceFailed.
   virtual Status submit(Program& program, const Scalars& scalars) = 0;
+  /// Which life this is, from 1: a device that was lost and opened anew has the next one, and what was compiled, held or cached in an
+  /// earlier one is gone. 0: it is lost.
+  virtual uint64_t life() const { return 1; }
+  /// Opens a lost device anew; false: it is not open yet, ask again after wait(). Nothing of its earlier life may be in use.
+  /// Errors: kDeviceLost when it was lost too often lately, kDeviceMissing.
+  virtual Result<bool> reopen() { return true; }
   /// Whether everything submitted has completed. Errors: kDeviceLost, kDeviceFailed.
   virtual Result<bool> idle() = 0;
   /// Waits for something to complete; false where there is no waiting: a page's host calls again later.
@@ -68,6 +74,9 @@ class Device {
   /// The oldest choice not taken yet; none while it has not come. kNotChosen where logits were not finite.
   /// Errors: kDeviceLost, kDeviceFailed.
   virtual Result<std::optional<int32_t>> chosen() { return std::nullopt; }
+  /// The kernels that running this plan takes, each known by its number, in no order; none where they need no check. `half`: the cache's
+  /// elements. Reads no weight.
+  virtual std::vector<uint64_t> kernels(const Plan& plan, bool half) const { return {}; }
   /// How long each step of a program that has run takes, one after the other, many times each:
   /// {"n_tokens", "repeats", "steps": [{"step", "groups": [x, y, z], "us"}]}. Its cache and values are not to be used afterwards.
   virtual Result<std::string> profile(Program& program) {

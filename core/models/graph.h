@@ -22,6 +22,7 @@ struct Pass {
 
 struct DecoderShape {
   int64_t n_layers = 0, hidden = 0, n_heads = 0, n_kv_heads = 0, head_dim = 0, vocab = 0, context = 0;
+  bool operator==(const DecoderShape&) const = default;
 };
 
 /// A model's architecture with its configuration, over weights that outlive it.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include "formats/planes.h"
 #include "io/plane_store.h"
@@ -57,7 +58,7 @@ Result<std::unique_ptr<Model>> Model::open(ModelFiles files, std::shared_ptr<Dev
       return err(Code::kShapeMismatch,
                  {{"what", "The head"}, {"shape", logits.text()}, {"expected", "at least " + std::to_string(m.shape_.vocab) + " columns"}});
   }
-  SB_TRY(m.programs_[std::make_tuple(int64_t(1), Pass::Logits::kLast, false)], m.device_->compile(std::move(probe)));
+  SB_OK(m.start_life(std::move(probe)));
 
   if (f.vocab) {
     auto tokenizer = Tokenizer::from_gguf(vocab_of(std::move(*f.vocab)));
@@ -133,6 +134,55 @@ Result<std::string> Model::chat_prompt(const OrderedJson& request) const {
   context["bos_token"] = bos_text_;
   context["eos_token"] = eos_text_;
   return chat_template_->render(context);
+}
+
+Status Model::start_life(std::unique_ptr<Plan> first) {
+  SB_TRY(programs_[std::make_tuple(int64_t(1), Pass::Logits::kLast, false)], device_->compile(std::move(first)));
+  device_life_ = device_->life();
+  ++life_;
+  return {};
+}
+
+Result<Model::Mend> Model::mend() {
+  if (life() != 0) return Mend::kNothing;
+  programs_.clear();
+  retired_.clear();
+  if (const Result<bool> is_open = device_->reopen(); is_open) {
+    if (!*is_open) return Mend::kWait;
+  } else {
+    if (!make_other_) return std::unexpected(is_open.error());
+    SB_OK(fall_back(is_open.error()));
+  }
+  return Mend::kWeights;
+}
+
+Status Model::fall_back(const Error& why) {
+  why_here_ = why.message();
+  device_life_ = 0;
+  SB_TRY(device_, std::exchange(make_other_, nullptr)());
+  return {};
+}
+
+Loading Model::reload() const {
+  if (files_->container == Container::kGguf) return Loading::gguf(files_->file);
+  return Loading::folder(files_->file, {}, planes() == std::string_view("base") ? PlaneSets::kBase : PlaneSets::kFull);
+}
+
+Status Model::restore(ModelFiles files) {
+  auto fresh = std::make_unique<ModelFiles>(std::move(files));
+  SB_TRY(std::unique_ptr<ModelGraph> graph, open_model(fresh->config, fresh->weights, &family_));
+  if (graph->shape() != shape_) return err(Code::kModelChanged, {{"file", fresh->file}});
+  programs_.clear();
+  retired_.clear();
+  graph_ = std::move(graph);
+  files_ = std::move(fresh);
+  files_->vocab.reset();
+  files_->tokenizer_json = {};
+  SB_TRY(std::unique_ptr<Plan> first, plan({1, Pass::Logits::kLast, false}));
+  Status status = start_life(std::move(first));
+  if (status || status.error().code() == Code::kDeviceLost) return {};
+  if (!make_other_) return status;
+  return fall_back(status.error());
 }
 
 Result<std::unique_ptr<Plan>> Model::plan(const Pass& pass) const {
@@ -287,6 +337,7 @@ std::string Model::info_json() const {
   j["has_refinement"] = has_refinement();
   j["end_ids"] = ends_;
   j["device"] = device_->name();
+  j["device_why"] = why_here_;
   return json_text(j);
 }
 

@@ -1,6 +1,7 @@
 // A loaded model: weights, graph, tokenizer and template, with its compiled programs.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -35,6 +36,28 @@ class Model {
   static Result<std::unique_ptr<Model>> open(ModelFiles files, std::shared_ptr<Device> device, int64_t context);
 
   Device& device() { return *device_; }
+
+  // ---- A device that is lost ----
+
+  /// What has to be done for a model to go on, and by whom.
+  enum class Mend { kNothing, kWait, kWeights };
+  /// Which of its lives the model is in, from 1; 0 while it is broken: its device was lost, and mend() says what to do. What a session
+  /// cached in an earlier life is gone.
+  uint64_t life() const { return device_->life() == device_life_ ? life_ : 0; }
+  /// Opens a lost device anew, or goes to the device of falls_back_to() when that cannot be. kWait: it is being opened, ask again;
+  /// kWeights: reload(), and restore() with what that brings. Errors: kDeviceLost, kDeviceMissing, those of making the other device.
+  Result<Mend> mend();
+  /// A load of this model's weights from where they came, with the planes in use.
+  Loading reload() const;
+  /// Begins the next life with what that load brought. Errors: those of open(), kModelChanged when it is another one. A device that is
+  /// lost meanwhile is none: life() stays 0.
+  Status restore(ModelFiles files);
+  /// Where the model goes when its device does not come back.
+  using MakeDevice = std::function<Result<std::shared_ptr<Device>>()>;
+  void falls_back_to(MakeDevice make) { make_other_ = std::move(make); }
+  /// Why it runs on another device than it was opened for; empty when it does not.
+  const std::string& why_here() const { return why_here_; }
+
   const ModelGraph& graph() const { return *graph_; }
   const DecoderShape& shape() const { return shape_; }
   int64_t context() const { return context_; }
@@ -79,10 +102,16 @@ class Model {
   Model() = default;
   void read_specials();
   void retire_programs();
+  /// Compiles a first program.
+  Status start_life(std::unique_ptr<Plan> first);
+  Status fall_back(const Error& why);
   Result<std::unique_ptr<Plan>> plan(const Pass& pass) const;
 
   std::unique_ptr<ModelFiles> files_;  // does not move: the graph refers to its weights
   std::shared_ptr<Device> device_;
+  MakeDevice make_other_;
+  std::string why_here_;
+  uint64_t life_ = 0, device_life_ = 0;  // the device's, in which programs were compiled
   const Family* family_ = nullptr;
   std::unique_ptr<ModelGraph> graph_;
   DecoderShape shape_;

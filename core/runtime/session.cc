@@ -19,7 +19,10 @@ constexpr int64_t kBuckets[] = {64, 16, 4, 1};
 constexpr int64_t kBuckets[] = {256, 64, 16, 4, 1};
 #endif
 
-int32_t kv_width(const Model& model) { return int32_t(model.shape().n_kv_heads * model.shape().head_dim); }
+KvPages make_cache(Model& model) {
+  const auto n_layers = int32_t(model.shape().n_layers), width = int32_t(model.shape().n_kv_heads * model.shape().head_dim);
+  return {n_layers, width, true, 0, model.device().kv_storage(n_layers, width, true)};
+}
 
 double rate(double n, double ms) { return ms > 0 ? n * 1000 / ms : 0; }
 
@@ -30,8 +33,8 @@ std::span<const int64_t> prefill_buckets() { return kBuckets; }
 Session::Session(Model& model, int64_t context)
     : model_(model),
       context_(context > 0 ? std::min(context, model.context()) : model.context()),
-      kv_(int32_t(model.shape().n_layers), kv_width(model), true, 0,
-          model.device().kv_storage(int32_t(model.shape().n_layers), kv_width(model), true)) {}
+      kv_(make_cache(model)),
+      life_(model.life()) {}
 
 Session::~Session() { leave(); }
 
@@ -75,6 +78,7 @@ Status Session::start(std::string_view request_json) {
   // One place is left for the answer.
   if (int64_t(ids.size()) >= context_) return err(Code::kPromptTooLong, {{"n_tokens", ids.size()}, {"context", context_}});
 
+  if (life_ != model_.life()) cached_.clear();  // the cache went with the device
   // What the cache already holds of this prompt stays; the last token runs again, because its logits are needed.
   const size_t limit = std::min(cached_.size(), ids.size() - 1);
   const int64_t common = std::mismatch(cached_.begin(), cached_.begin() + int64_t(limit), ids.begin()).first - cached_.begin();
@@ -93,6 +97,7 @@ Status Session::start(std::string_view request_json) {
   answer_->ignore_eos = options.flag("ignore_eos");
   answer_->n_top = options.integer("top_logits");
   answer_->n_draft = std::min(options.integer("draft_tokens"), model_.device().n_alike() - 1);
+  answer_->n_prompt = int64_t(ids.size());
   answer_->prompt = std::move(ids);
   answer_->n_done = answer_->n_cached = common;
   answer_->started_ms = host_now_ms();
@@ -105,9 +110,14 @@ void Session::keep(int64_t n_tokens) {
 }
 
 Result<bool> Session::step() {
-  waits_ = false;
+  waits_ = wants_weights_ = false;
   if (!answer_) return false;
-  Result<bool> more = advance();
+  const bool is_whole = life_ != 0 && life_ == model_.life();
+  Result<bool> more = is_whole ? advance() : mend();
+  if (is_whole && !more && more.error().code() == Code::kDeviceLost) {
+    lose(more.error());
+    return true;  // the next steps mend it
+  }
   if (!more) {
     leave();
     answer_.reset();
@@ -129,6 +139,46 @@ Result<bool> Session::advance() {
 Result<bool> Session::wait() {
   waits_ = true;
   return true;
+}
+
+// ---- A device that is lost ----
+
+void Session::lose(const Error& error) {
+  life_ = 0;
+  is_mending_ = true;
+  tell_device("lost", error.message());
+  leave();
+}
+
+Result<bool> Session::mend() {
+  SB_TRY(const Model::Mend what, model_.mend());
+  if (what == Model::Mend::kWait) return wait();
+  if (what == Model::Mend::kWeights) {
+    wants_weights_ = true;
+    return true;
+  }
+  begin_anew();
+  if (std::exchange(is_mending_, false)) tell_device(model_.why_here().empty() ? "restored" : "fallback", model_.why_here());
+  return true;
+}
+
+/// The cache is gone: all that the answer knows is its prompt now, and the next token follows from that. Sampler and texts stay as they
+/// are.
+void Session::begin_anew() {
+  leave();
+  kv_ = make_cache(model_);
+  cached_.clear();
+  life_ = model_.life();
+  Answer& a = *answer_;
+  a.prompt.resize(size_t(a.n_prompt));
+  a.prompt.insert(a.prompt.end(), a.ids.begin(), a.ids.end());
+  a.n_done = a.n_choices = a.n_runs = 0;
+  a.guesses.clear();
+  a.n_draft = std::min(a.n_draft, model_.device().n_alike() - 1);
+}
+
+void Session::tell_device(const char* state, std::string_view why) {
+  events_.push_back(json_text(OrderedJson{{"type", "device"}, {"state", state}, {"device", model_.device().name()}, {"why", why}}));
 }
 
 /// Gives the device up; what is still under way there is dropped.
@@ -174,8 +224,8 @@ Result<bool> Session::prefill() {
   if (!is_submitted) return wait();
   cached_.insert(cached_.end(), ids.begin(), ids.end());
   a.n_done += n;
-  a.prefilled_ms = host_now_ms();
-  OrderedJson event = {{"type", "prefill"}, {"n_tokens", a.prompt.size()}, {"done", a.n_done}, {"ms", a.prefilled_ms - a.started_ms}};
+  if (a.ids.empty()) a.prefilled_ms = host_now_ms();
+  OrderedJson event = {{"type", "prefill"}, {"n_tokens", a.prompt.size()}, {"done", a.n_done}, {"ms", host_now_ms() - a.started_ms}};
   events_.push_back(json_text(event));
   return last ? advance() : true;
 }
@@ -316,7 +366,7 @@ bool Session::finish(const char* reason) {
   const double prefill_ms = a.prefilled_ms > 0 ? a.prefilled_ms - a.started_ms : 0;
   const double decode_ms = a.ids.empty() ? 0 : a.last_token_ms - a.started_ms - a.first_token_ms;
   const int64_t n_decoded = int64_t(a.ids.size()) - 1;
-  OrderedJson usage = {{"prompt_tokens", a.prompt.size()},
+  OrderedJson usage = {{"prompt_tokens", a.n_prompt},
                        {"cached_tokens", a.n_cached},
                        {"completion_tokens", a.ids.size()},
                        {"guessed_tokens", a.n_guessed},
@@ -324,7 +374,7 @@ bool Session::finish(const char* reason) {
                        {"prefill_ms", prefill_ms},
                        {"decode_ms", decode_ms},
                        {"first_token_ms", a.first_token_ms},
-                       {"prefill_tokens_per_s", rate(double(a.n_done - a.n_cached), prefill_ms)},
+                       {"prefill_tokens_per_s", rate(double(std::min(a.n_done, a.n_prompt) - a.n_cached), prefill_ms)},
                        {"decode_tokens_per_s", rate(double(std::max<int64_t>(0, n_decoded)), decode_ms)}};
   OrderedJson event = {{"type", "done"}, {"finish_reason", reason}, {"usage", usage}, {"text", a.text}, {"ids", a.ids}};
   events_.push_back(json_text(event));

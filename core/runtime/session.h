@@ -27,6 +27,9 @@ class Session {
   Result<bool> step();
   /// Whether the last step did nothing, because the device has not answered yet: only where there is no waiting (Device::wait).
   bool waits() const { return waits_; }
+  /// Whether the last step did nothing, because the device was lost and the model's weights with it: Model::reload() and Model::restore()
+  /// bring them, then the answer goes on.
+  bool wants_weights() const { return wants_weights_; }
   /// The oldest event not taken yet, as JSON text; empty when there is none.
   std::string next_event();
   void cancel();
@@ -41,10 +44,12 @@ class Session {
     std::optional<TokenStream> stream;  // none when the model came without a tokenizer
     int64_t max_tokens = 0;
     bool ignore_eos = false;
-    int64_t n_top = 0;                 // likeliest ids to report with each token
-    OrderedJson top = {};              // of the newest token
-    std::vector<int32_t> prompt = {};  // the whole prompt; its first n_done tokens are in the cache
-    int64_t n_done = 0, n_cached = 0;
+    int64_t n_top = 0;     // likeliest ids to report with each token
+    OrderedJson top = {};  // of the newest token
+    // The whole prompt, of n_prompt tokens, and behind it the answer as far as it was when the device was lost; its first n_done tokens
+    // are in the cache.
+    std::vector<int32_t> prompt = {};
+    int64_t n_prompt = 0, n_done = 0, n_cached = 0;
     // Tokens that the device chooses by itself, so that it need not wait for us: choices on their way, and runs whose token was such a
     // choice. The cache then holds n_ahead runs more than cached_ tells.
     int64_t n_choices = 0, n_runs = 0;
@@ -59,6 +64,10 @@ class Session {
   };
 
   Result<bool> advance();
+  Result<bool> mend();
+  void lose(const Error& error);
+  void begin_anew();
+  void tell_device(const char* state, std::string_view why);
   Result<bool> wait();
   Result<bool> submit(const Pass& pass, std::span<const int32_t> ids, int64_t position);
   Result<bool> take_choice();
@@ -79,9 +88,10 @@ class Session {
   int64_t context_;
   KvPages kv_;
   std::vector<int32_t> cached_;  // tokens whose keys and values are in the cache, in order
+  uint64_t life_;                // of the model, in which the cache was made; 0: it is lost
   std::optional<Answer> answer_;
   Program* running_ = nullptr;  // whose logits are on their way
-  bool waits_ = false;
+  bool waits_ = false, wants_weights_ = false, is_mending_ = false;
   std::deque<std::string> events_;
 };
 

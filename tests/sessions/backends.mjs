@@ -22,7 +22,7 @@ export function openBackend(name, options) {
   return name === 'node' ? openNode(options) : openBrowser(name, options);
 }
 
-const presetOf = ({ wasm, threads, device }) => ({ ...(wasm ? { wasm } : {}), ...(threads === undefined ? {} : { threads }), ...(device ? { device } : {}) });
+const presetOf = ({ wasm, threads, device }) => ({ ...(wasm ? { wasm } : {}), ...(threads === undefined ? {} : { threads }), ...(device ? { device, fallback: false } : {}) }); // not another one instead
 const onDisk = (places) => (place, file) => join(places[place], file);
 
 async function openNative({ program = join(root, 'build/release/apps/cli/subbyte'), threads, device, places }) {

@@ -46,7 +46,7 @@ function onEvent(event) {
 
 const paths = positionals.map((path) => resolve(path));
 const { wasm, device } = values;
-const engine = { ...(wasm ? { wasm } : {}), ...(values.threads ? { threads: Number(values.threads) } : {}), ...(device ? { device } : {}) };
+const engine = { ...(wasm ? { wasm } : {}), ...(values.threads ? { threads: Number(values.threads) } : {}), ...(device ? { device, fallback: false } : {}) };
 try {
   if (values.backend === 'node') {
     const { Engine } = await nodeEngine(engine);

@@ -32,12 +32,15 @@ enum class GpuCommand : uint32_t {
 };
 
 inline constexpr uint32_t kGpuSlots = 8;  // reads that can be under way at a time
+inline constexpr uint32_t kGpuOpening = 0xffffffff;
 
 extern "C" {
-/// Opens the GPU unless it is open. A page has opened its own before. 0: there is none.
+/// Opens the GPU unless it is open; a page opens its own the first time, before it asks. Also anew, when it was lost: the number of the
+/// opening, from 1; objects of an earlier one can only be freed. 0: there is none, gpu_info says why, and the next call tries again.
+/// kGpuOpening, in a page: it is under way.
 uint32_t gpu_open(void) SB_GPU_IMPORT(gpu_open);
-/// {"adapter", "vendor", "architecture", "backend", "features": […], "packed_dot", "limits": {"buffer", "binding", "workgroup", "groups"}}
-/// as JSON text, at most n bytes of it; returns its length. Without a GPU: {"why": …}.
+/// {"adapter", "vendor", "architecture", "driver", "backend", "software"?, "features": […], "packed_dot", "limits": {"buffer", "binding",
+/// "workgroup", "groups"}} as JSON text, at most n bytes of it; returns its length. Without a GPU: {"why": …}.
 uint32_t gpu_info(char* to, uint32_t n) SB_GPU_IMPORT(gpu_info);
 /// 0 where it is larger than the device allows. Its bytes are zero. What the driver refuses later is a gpu_error.
 GpuId gpu_buffer(double n_bytes, uint32_t use) SB_GPU_IMPORT(gpu_buffer);

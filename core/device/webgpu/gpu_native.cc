@@ -28,6 +28,7 @@ namespace {
   F(ComputePipelineGetBindGroupLayout) F(BindGroupLayoutRelease) F(ShaderModuleRelease) F(BufferRelease) F(BufferDestroy) \
   F(BufferMapAsync) F(BufferGetConstMappedRange) F(BufferUnmap) F(BindGroupRelease) F(CommandEncoderBeginComputePass) \
   F(CommandEncoderCopyBufferToBuffer) F(CommandEncoderFinish) F(CommandEncoderRelease) F(ComputePassEncoderSetPipeline) \
+  F(ComputePipelineRelease) \
   F(ComputePassEncoderSetBindGroup) F(ComputePassEncoderDispatchWorkgroups) F(ComputePassEncoderEnd) \
   F(ComputePassEncoderRelease) F(QueueSubmit) F(QueueWriteBuffer) F(CommandBufferRelease)
 // clang-format on
@@ -49,6 +50,8 @@ struct Read {
 struct Gpu {
   Api api;
   std::string why = "it was not opened", info, error;
+  uint32_t opening = 0;  // of the device, from 1
+  bool is_lost = false;
   WGPUInstance instance = nullptr;
   WGPUAdapter adapter = nullptr;
   WGPUDevice device = nullptr;
@@ -72,7 +75,14 @@ std::string text(WGPUStringView v) {
   return v.length == WGPU_STRLEN ? std::string(v.data) : std::string(v.data, v.length);
 }
 
+void lose(WGPUStringView message) {
+  gpu().is_lost = true;
+  gpu().error = "lost: " + text(message);  // what else is wrong is wrong because of this
+}
+
 void keep_error(const char* kind, WGPUStringView message) {
+  // wgpu-native tells of a lost device as the error of whatever was asked of it next.
+  if (text(message).find("device is lost") != std::string::npos) return lose(message);
   if (gpu().error.empty()) gpu().error = std::string(kind) + ": " + text(message);
 }
 
@@ -111,10 +121,28 @@ constexpr std::pair<WGPUFeatureName, const char*> kFeatures[] = {{WGPUFeatureNam
                                                                  {WGPUFeatureName_Subgroups, "subgroups"},
                                                                  {WGPUFeatureName_TimestampQuery, "timestamp-query"}};
 
+/// Lets go of what is nobody else's: buffers and bind groups are freed by who has them. The device itself stays: the library waits for its
+/// queue when it releases one, and gives the whole process up where that fails.
+void forget_lost(Gpu& g) {
+  for (Read& read : g.reads) {
+    if (read.buffer) g.api.BufferRelease(read.buffer);
+    read = {};
+  }
+  for (WGPUComputePipeline pipeline : g.pipelines) {
+    if (pipeline) g.api.ComputePipelineRelease(pipeline);
+  }
+  g.pipelines = {nullptr};
+  g.device = nullptr;
+  g.adapter = nullptr;
+  g.error.clear();
+  g.is_lost = false;
+}
+
 bool open(Gpu& g) {
-  if (!load_api(g)) return false;
+  if (g.device) forget_lost(g);
+  if (!g.instance && !load_api(g)) return false;
   WGPUInstanceDescriptor instance = WGPU_INSTANCE_DESCRIPTOR_INIT;
-  g.instance = g.api.CreateInstance(&instance);
+  if (!g.instance) g.instance = g.api.CreateInstance(&instance);
   if (!g.instance) {
     g.why = "the library makes no instance";
     return false;
@@ -146,7 +174,7 @@ bool open(Gpu& g) {
   wanted.requiredLimits = &g.limits;
   wanted.deviceLostCallbackInfo.mode = WGPUCallbackMode_AllowSpontaneous;
   wanted.deviceLostCallbackInfo.callback = [](const WGPUDevice*, WGPUDeviceLostReason, WGPUStringView message, void*, void*) {
-    keep_error("lost", message);
+    lose(message);
   };
   wanted.uncapturedErrorCallbackInfo.callback = [](const WGPUDevice*, WGPUErrorType type, WGPUStringView message, void*, void*) {
     keep_error(type == WGPUErrorType_OutOfMemory ? "memory" : "invalid", message);
@@ -170,6 +198,7 @@ bool open(Gpu& g) {
   info["vendor"] = text(about.vendor);
   info["architecture"] = text(about.architecture);
   info["driver"] = text(about.description);
+  if (about.adapterType == WGPUAdapterType_CPU) info["software"] = true;
   info["features"] = names;
   info["packed_dot"] = true;  // naga translates it everywhere
   info["limits"] = {{"buffer", g.limits.maxBufferSize},
@@ -178,10 +207,12 @@ bool open(Gpu& g) {
                     {"groups", g.limits.maxComputeWorkgroupsPerDimension}};
   g.info = json_text(info);
   g.api.AdapterInfoFreeMembers(about);
+  ++g.opening;
   return true;
 }
 
 void poll(Gpu& g, bool wait) {
+  if (!g.device) return;
   if (g.api.DevicePoll) g.api.DevicePoll(g.device, wait, nullptr);
   g.api.InstanceProcessEvents(g.instance);
 }
@@ -211,14 +242,23 @@ WGPUBuffer make_buffer(Gpu& g, uint64_t n_bytes, WGPUBufferUsage usage) {
   return g.api.DeviceCreateBuffer(g.device, &wanted);
 }
 
+/// The reads of a list that nobody runs.
+void fail_reads(Gpu& g, const uint32_t* words, uint32_t n_words) {
+  for (const uint32_t *w = words, *end = words + n_words; w < end; w += 6) {
+    if (GpuCommand(*w) != GpuCommand::kRead) continue;
+    g.reads[w[4]].state = Read::State::kFailed;
+    --w;  // a read is a word shorter
+  }
+}
+
 }  // namespace
 
 extern "C" {
 
 uint32_t gpu_open(void) {
   Gpu& g = gpu();
-  if (!g.device) open(g);
-  return g.device != nullptr;
+  if (g.device && !g.is_lost) return g.opening;
+  return open(g) ? g.opening : 0;
 }
 
 uint32_t gpu_info(char* to, uint32_t n) {
@@ -244,6 +284,7 @@ void gpu_buffer_free(GpuId buffer) {
 
 void gpu_write(GpuId buffer, double offset, const void* from, uint32_t n) {
   Gpu& g = gpu();
+  if (g.is_lost) return;
   g.api.QueueWriteBuffer(g.queue, g.buffers[buffer], uint64_t(offset), from, n);
 }
 
@@ -263,6 +304,7 @@ GpuId gpu_pipeline(const char* wgsl, uint32_t n) {
 
 GpuId gpu_bind(GpuId pipeline, const GpuBinding* bindings, uint32_t n) {
   Gpu& g = gpu();
+  if (g.is_lost) return 0;
   std::vector<WGPUBindGroupEntry> entries(n, WGPUBindGroupEntry(WGPU_BIND_GROUP_ENTRY_INIT));
   for (uint32_t i = 0; i < n; ++i) {
     entries[i].binding = i;
@@ -289,6 +331,9 @@ void gpu_bind_free(GpuId bind) {
 
 void gpu_submit(const uint32_t* words, uint32_t n_words) {
   Gpu& g = gpu();
+  // A submit to a device that is gone ends the process (wgpu-native's QueueSubmit panics); one whose loss the submit itself finds still
+  // does.
+  if (g.is_lost) return fail_reads(g, words, n_words);
   const WGPUCommandEncoder encoder = g.api.DeviceCreateCommandEncoder(g.device, nullptr);
   WGPUComputePassEncoder pass = nullptr;
   auto end_pass = [&] {
@@ -350,6 +395,7 @@ int32_t gpu_take(uint32_t slot, void* to, uint32_t n) {
   Gpu& g = gpu();
   Read& read = g.reads[slot];
   if (read.state == Read::State::kPending) poll(g, false);
+  if (read.state == Read::State::kPending && g.is_lost) read.state = Read::State::kFailed;
   if (read.state == Read::State::kPending) return 0;
   const bool has_come = read.state == Read::State::kCome;
   read.state = Read::State::kFree;
@@ -363,7 +409,7 @@ void gpu_wait(void) { poll(gpu(), true); }
 
 uint32_t gpu_error(char* to, uint32_t n) {
   Gpu& g = gpu();
-  if (g.device && g.error.empty()) poll(g, false);
+  if (g.error.empty()) poll(g, false);
   const uint32_t length = give(g.error, to, n);
   g.error.clear();
   return length;

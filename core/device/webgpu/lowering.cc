@@ -562,6 +562,18 @@ Result<GpuLowered> lower_to_gpu(const Plan& plan, GpuWeights& weights, bool half
   return lowered;
 }
 
+std::vector<uint64_t> gpu_texts(const Plan& plan, bool half) {
+  const Result<GpuLowered> lowered = Lowering(plan, half, {}, nullptr, nullptr).run();
+  std::vector<uint64_t> hashes;
+  if (!lowered) return hashes;
+  for (const GpuStep& step : lowered->steps) {
+    uint64_t h = 0xcbf29ce484222325;  // FNV-1a
+    for (char c : step.text) h = (h ^ uint8_t(c)) * 0x100000001b3;
+    hashes.push_back(h);
+  }
+  return hashes;
+}
+
 uint64_t gpu_arena_words(const Plan& plan) {
   Lowering first(plan, true, {}, nullptr, nullptr);
   if (!first.run()) return 0;

@@ -43,6 +43,8 @@ struct GpuLowered {
 
 /// `half`: the cache's elements. Errors: kOpUnsupported, kMemoryExhausted.
 Result<GpuLowered> lower_to_gpu(const Plan& plan, GpuWeights& weights, bool half);
+/// Of each text that a plan's steps have, a hash. Reads no weight.
+std::vector<uint64_t> gpu_texts(const Plan& plan, bool half);
 /// Words of the arena that a plan takes. Reads no weight.
 uint64_t gpu_arena_words(const Plan& plan);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cstring>
 #include <deque>
 #include <map>
@@ -20,6 +21,24 @@ constexpr int64_t kFirstCacheTokens = 256;  // a cache begins with room for so m
 constexpr uint32_t kMostAhead = 4;          // choices under way: enough to hide a readback
 constexpr int64_t kDispatchWords = 6;
 constexpr uint32_t kParamsBytes = kGpuParams * 4;
+// A device that goes more often than that will go again.
+constexpr size_t kMostLosses = 3;
+constexpr double kLossesMs = 60e3;
+
+/// What every WebGPU must allow, by its specification; the names are gpu_info's.
+constexpr std::pair<const char*, double> kLeastLimits[] = {
+    {"buffer", 256 << 20}, {"binding", 128 << 20}, {"workgroup", 16384}, {"groups", 65535}};
+
+/// GPUs that are programs, as adapters and drivers name them: Chromium's, Mesa's and Windows' own.
+constexpr const char* kSoftwareGpus[] = {"swiftshader", "llvmpipe", "lavapipe", "softpipe", "warp", "basic render"};
+
+bool is_software(const OrderedJson& info) {
+  if (json_bool(info, "software").value_or(false)) return true;
+  std::string names;
+  for (const char* key : {"adapter", "vendor", "architecture", "driver"}) names += json_string(info, key).value_or("") + "\n";
+  std::ranges::transform(names, names.begin(), [](unsigned char c) { return char(std::tolower(c)); });
+  return std::ranges::any_of(kSoftwareGpus, [&](const char* name) { return names.find(name) != std::string::npos; });
+}
 
 std::string text_of(uint32_t (*from)(char*, uint32_t)) {
   std::string text(1024, '\0');
@@ -29,8 +48,9 @@ std::string text_of(uint32_t (*from)(char*, uint32_t)) {
 }
 
 /// What has gone wrong on the GPU since the last question.
-Status gpu_status() {
+Status gpu_status(uint32_t opening) {
   const std::string text = text_of(gpu_error);
+  if (text.empty() && gpu_open() != opening) return err(Code::kDeviceLost, {{"why", "another engine of this process has opened it anew"}});
   if (text.empty()) return {};
   const size_t colon = text.find(": ");
   const std::string kind = text.substr(0, colon), why = colon == std::string::npos ? text : text.substr(colon + 2);
@@ -144,8 +164,8 @@ class GpuProgram final : public Program {
 
 class WebgpuDevice final : public Device {
  public:
-  explicit WebgpuDevice(OrderedJson info)
-      : info_(std::move(info)), most_bytes_(uint64_t(info_["limits"]["binding"].get<double>())), weights_(most_bytes_) {}
+  WebgpuDevice(uint32_t opening, OrderedJson info)
+      : info_(std::move(info)), opening_(opening), most_bytes_(uint64_t(info_["limits"]["binding"].get<double>())), weights_(most_bytes_) {}
 
   std::string_view name() const override { return "webgpu"; }
   std::string describe() const override {
@@ -158,7 +178,50 @@ class WebgpuDevice final : public Device {
     return err(Code::kOpUnsupported, {{"device", "webgpu"}, {"op", "a second queue"}, {"dtype", "any"}});
   }
 
+  uint64_t life() const override { return lost_ ? 0 : life_; }
+  Result<bool> reopen() override {
+    if (!lost_) return true;
+    if (!is_reopening_) {
+      const double now = host_now_ms();
+      while (!losses_.empty() && now - losses_.front() > kLossesMs) losses_.pop_front();
+      if (losses_.size() == kMostLosses) {
+        const std::string times = std::to_string(kMostLosses + 1) + " times within a minute; the last time: ";
+        return err(Code::kDeviceLost, {{"why", times + *lost_}});
+      }
+      losses_.push_back(now);
+      forget();
+      is_reopening_ = true;
+    }
+    const uint32_t opening = gpu_open();
+    if (opening == kGpuOpening) return false;
+    is_reopening_ = false;
+    SB_TRY(info_, open_info(opening));
+    (void)text_of(gpu_error);  // of the earlier life
+    opening_ = opening;
+    most_bytes_ = uint64_t(info_["limits"]["binding"].get<double>());
+    weights_ = GpuWeights(most_bytes_);
+    ++life_;
+    lost_.reset();
+    return true;
+  }
+
+  /// What gpu_info says. Errors: kDeviceMissing, when nothing was opened.
+  static Result<OrderedJson> open_info(uint32_t opening) {
+    OrderedJson info = json_parse_ordered(text_of(gpu_info), "gpu").value_or(OrderedJson::object());
+    auto missing = [](std::string_view why) { return err(Code::kDeviceMissing, {{"device", "webgpu"}, {"why", why}}); };
+    if (!opening) return missing(json_string(info, "why").value_or("there is none"));
+    for (const auto& [name, least] : kLeastLimits) {
+      const double limit = info["limits"][name].get<double>();
+      if (limit < least)
+        return missing("its limit \"" + std::string(name) + "\" is " + std::to_string(int64_t(limit)) + ", and " +
+                       std::to_string(int64_t(least)) + " are needed");
+    }
+    info["software"] = is_software(info);
+    return info;
+  }
+
   Result<std::unique_ptr<Program>> compile(std::unique_ptr<Plan> plan) override {
+    SB_OK(check());
     SB_OK(plan->finish());
     SB_OK(check_weights(*plan, name()));
     auto program = std::make_unique<GpuProgram>();
@@ -178,6 +241,7 @@ class WebgpuDevice final : public Device {
   }
 
   Status submit(Program& program, const Scalars& scalars) override {
+    SB_OK(check());
     GpuProgram& p = static_cast<GpuProgram&>(program);
     const auto* cache = scalars.kv ? static_cast<const GpuCache*>(scalars.kv->storage()) : nullptr;
     SB_TRY(GpuVariant * v, variant(p, scalars.kv && scalars.kv->half()));
@@ -202,11 +266,11 @@ class WebgpuDevice final : public Device {
       SB_OK(add_reads(p, *v, commands));
     }
     gpu_submit(commands.data(), uint32_t(commands.size()));
-    return gpu_status();
+    return check();
   }
 
   Result<bool> idle() override {
-    SB_OK(gpu_status());
+    SB_OK(check());
     while (is_dropping_ && !choices_.empty()) {
       int32_t id = 0;
       const int32_t come = gpu_take(choices_.front(), &id, 4);
@@ -234,9 +298,11 @@ class WebgpuDevice final : public Device {
   void drop() override { is_dropping_ = true; }
   bool copies_weights() const override { return true; }
 
+  std::vector<uint64_t> kernels(const Plan& plan, bool half) const override { return gpu_texts(plan, half); }
+
   int n_choices() const override { return int(kMostAhead); }
   Result<std::optional<int32_t>> chosen() override {
-    SB_OK(gpu_status());
+    SB_OK(check());
     if (choices_.empty()) return std::nullopt;
     int32_t id = 0;
     const int32_t come = gpu_take(choices_.front(), &id, 4);
@@ -294,8 +360,26 @@ class WebgpuDevice final : public Device {
   }
 
  private:
+  /// What has gone wrong since the last question; a loss for good.
+  Status check() {
+    if (lost_) return err(Code::kDeviceLost, {{"why", *lost_}});
+    Status status = gpu_status(opening_);
+    if (!status && status.error().code() == Code::kDeviceLost) lost_ = status.error().fields().front().value;
+    return status;
+  }
+  /// Lets go of what the lost device had.
+  void forget() {
+    weights_ = GpuWeights(most_bytes_);
+    arena_ = {};
+    step_ = {};
+    pipelines_.clear();
+    reading_ = nullptr;
+    n_read_ = 0;
+    choices_.clear();
+    is_dropping_ = false;
+  }
   std::unexpected<Error> failed_read() {
-    Status status = gpu_status();
+    Status status = check();
     return err(status ? Error(Code::kDeviceFailed, {{"why", "a buffer could not be read"}}) : status.error());
   }
 
@@ -314,7 +398,7 @@ class WebgpuDevice final : public Device {
       step.text.clear();
     }
     if (!words.empty()) made->params.write(0, std::span<const uint32_t>(words));
-    SB_OK(gpu_status());
+    SB_OK(check());
     known = std::move(made);
     return known.get();
   }
@@ -371,7 +455,7 @@ class WebgpuDevice final : public Device {
     v.arena = arena_.serial();
     v.vectors = weights_.vectors().serial();
     v.cache = cache_serial;
-    return gpu_status();
+    return check();
   }
 
   void write_angles(const GpuAngles& angles, int64_t n_tokens, int32_t position) const {
@@ -424,7 +508,12 @@ class WebgpuDevice final : public Device {
   }
 
   OrderedJson info_;
+  uint32_t opening_;     // of the GPU, as gpu_open numbers them
   uint64_t most_bytes_;  // of a binding
+  uint64_t life_ = 1;
+  std::optional<std::string> lost_;  // why
+  bool is_reopening_ = false;
+  std::deque<double> losses_;  // when, in ms; those of the last minute
   GpuWeights weights_;
   GpuBuffer arena_, step_;
   std::map<std::string, GpuId> pipelines_;                  // by their text
@@ -438,11 +527,13 @@ class WebgpuDevice final : public Device {
 
 }  // namespace
 
-Result<std::unique_ptr<Device>> make_webgpu_device() {
-  const bool is_open = gpu_open();
-  OrderedJson info = json_parse_ordered(text_of(gpu_info), "gpu").value_or(OrderedJson::object());
-  if (!is_open) return err(Code::kDeviceMissing, {{"device", "webgpu"}, {"why", json_string(info, "why").value_or("there is none")}});
-  return std::make_unique<WebgpuDevice>(std::move(info));
+Result<std::unique_ptr<Device>> make_webgpu_device(bool takes_software) {
+  const uint32_t opening = gpu_open();
+  SB_TRY(OrderedJson info, WebgpuDevice::open_info(opening == kGpuOpening ? 0 : opening));
+  if (!takes_software && info["software"].get<bool>())
+    return err(Code::kDeviceMissing,
+               {{"device", "webgpu"}, {"why", "its adapter, " + json_string(info, "adapter").value_or("") + ", computes in software"}});
+  return std::make_unique<WebgpuDevice>(opening, std::move(info));
 }
 
 }  // namespace sb

@@ -5,7 +5,7 @@
 
 namespace sb {
 
-/// Errors: kDeviceMissing.
-Result<std::unique_ptr<Device>> make_webgpu_device();
+/// Errors: kDeviceMissing, also when its limits are too small; or when it computes in software and `takes_software` is false.
+Result<std::unique_ptr<Device>> make_webgpu_device(bool takes_software = true);
 
 }  // namespace sb

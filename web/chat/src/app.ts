@@ -98,16 +98,18 @@ class Chat {
   }
 
   async #open(choice: Choice, onProgress: (progress: Progress) => void, signal?: AbortSignal): Promise<Model> {
-    this.#engine ??= await Engine.create(this.#engineOptions());
-    this.#strip.setCapabilities(this.#engine.capabilities);
+    const engine = (this.#engine ??= await Engine.create(this.#engineOptions()));
+    this.#strip.setCapabilities(engine.capabilities);
     const context = Number(this.#query.get('context'));
     const planes = this.#query.get('planes');
-    return this.#engine.load(choice.source, {
+    const model = await engine.load(choice.source, {
       onProgress,
       ...(signal ? { signal } : {}),
       ...(context ? { context } : {}),
       ...(planes ? { planes: planes as 'base' } : {}),
     });
+    this.#strip.setCapabilities(engine.capabilities); // it may have had to go to the CPU
+    return model;
   }
 
   #showBeside({ loadedBytes, totalBytes }: Progress, title: string): void {
@@ -129,6 +131,7 @@ class Chat {
     model.addEventListener('refined', changed);
     if (model.planes === 'full') this.#side.hide(REFINING); // it came before anyone listened
     model.addEventListener('dropped', changed);
+    model.addEventListener('device', ({ detail }) => model === this.#model && this.#strip.setDevice(detail));
     model.addEventListener('refinementfailed', ({ detail: { error } }) => {
       if (model === this.#model && !isAbort(error)) this.#side.fail('The refinement did not come', `${troubleOf(error).message}. The chat goes on with the base.`);
       if (model === this.#model) this.#strip.showBits(model, loss);
@@ -342,7 +345,7 @@ class Chat {
     const trouble = troubleOf(error);
     const actions: Action[] = [{ label: 'Choose another model', testId: 'choose', run: () => this.#picker.open() }];
     const retry: Action = { label: 'Try again', testId: 'retry', run: () => void this.load(choice) };
-    if (trouble.code === 'kDeviceMissing') actions.unshift({ label: 'Use the CPU', testId: 'use-cpu', run: () => this.#settings.setDevice('cpu') });
+    if (trouble.code.startsWith('kDevice')) actions.unshift({ label: 'Use the CPU', testId: 'use-cpu', run: () => this.#settings.setDevice('cpu') });
     if (trouble.retryable) actions.unshift(retry);
     this.#failed.replaceChildren(troubleCard(`Could not load “${choice.name}”`, trouble, actions));
     this.#scroller.toEnd();
@@ -412,7 +415,8 @@ class Chat {
     const wasm = this.#query.get('wasm');
     const threads = this.#query.get('threads');
     const device = this.#settings.device as EngineOptions['device'];
-    return { ...(device ? { device } : {}), ...(wasm ? { wasm: wasm as 'auto' } : {}), ...(threads ? { threads: Number(threads) } : {}) };
+    // Whoever chose the GPU by name hears why it cannot be; the automatic choice goes to the CPU and says so.
+    return { ...(device ? { device } : {}), ...(device === 'webgpu' ? { fallback: false } : {}), ...(wasm ? { wasm: wasm as 'auto' } : {}), ...(threads ? { threads: Number(threads) } : {}) };
   }
 
   get #state(): State {

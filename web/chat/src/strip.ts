@@ -1,5 +1,5 @@
 // The strip under the composer: how fast, on what, in how much memory; and the details behind each figure.
-import type { Capabilities, GpuInfo, MemoryReport, Model, Usage } from 'subbyte';
+import type { Capabilities, DeviceEvent, GpuInfo, MemoryReport, Model, Usage } from 'subbyte';
 
 import type { Loss } from './card.ts';
 
@@ -21,6 +21,8 @@ const BUILDS: Record<Capabilities['build'], string> = {
   'relaxed-threads': 'relaxed SIMD, threads',
 };
 
+const withoutGpu = ({ gpu: _, ...here }: Capabilities): Capabilities => here;
+
 const MEMORY_MS = 1000; // asking costs the worker a little between two tokens
 
 const list = (rows: [string, string][]) => h('dl', {}, ...rows.flatMap(([name, value]) => [h('dt', {}, name), h('dd', {}, value)]));
@@ -35,6 +37,7 @@ export class Strip {
   readonly #memory = part('memory');
   readonly #bits = part('bits');
   readonly #context = part('context');
+  #here: Capabilities | null = null;
   #model: Model | null = null;
   #askedAt = 0;
   #firstMs = 0;
@@ -47,12 +50,13 @@ export class Strip {
   }
 
   setCapabilities(here: Capabilities): void {
+    this.#here = here;
     if (here.gpu) return this.#setGpu(here, here.gpu);
     const threads = here.threads === 1 ? '1 thread' : `${here.threads} threads`;
     setText(this.#device, `${here.device.toUpperCase()} · ${BUILDS[here.build]}${here.build === 'relaxed-threads' ? ` × ${here.threads}` : `, ${threads}`}`);
     this.#device.dataset['build'] = here.build;
     this.#device.dataset['threads'] = String(here.threads);
-    const why = [...new Set([...here.buildWhy, ...(here.threads === 1 && here.threadsWhy ? [here.threadsWhy] : [])])];
+    const why = [...new Set([...(here.deviceWhy ? [here.deviceWhy] : []), ...here.buildWhy, ...(here.threads === 1 && here.threadsWhy ? [here.threadsWhy] : [])])];
     part('device-details').replaceChildren(
       h('h2', {}, 'Where it runs'),
       list([
@@ -83,6 +87,13 @@ export class Strip {
         ['Beside it', `WebAssembly, ${BUILDS[here.build]}`],
       ]),
     );
+  }
+
+  /** The GPU was lost in the middle of an answer, or the model is whole again. */
+  setDevice({ state, why }: DeviceEvent): void {
+    this.#device.dataset['state'] = state;
+    if (state === 'lost') setText(this.#device, 'WebGPU · lost, coming back');
+    else if (this.#here) this.setCapabilities(state === 'restored' ? this.#here : { ...withoutGpu(this.#here), device: 'cpu', deviceWhy: why });
   }
 
   /** `loss` is what the model's card says; null when it says nothing. */

@@ -1,11 +1,12 @@
 // A running answer: an async iterable of its parts, and a promise of the whole.
 import { abortError, failure } from './errors.ts';
 import type { Client } from './client.ts';
-import type { Answer, FinishReason, Part, Usage } from './types.ts';
+import type { Answer, DeviceEvent, FinishReason, Part, Usage } from './types.ts';
 
 type CoreEvent =
   | { type: 'prefill'; n_tokens: number; done: number; ms: number }
   | { type: 'token'; id: number | null; text: string; ms: number; top?: Part['top'] }
+  | ({ type: 'device' } & DeviceEvent)
   | { type: 'done'; finish_reason: FinishReason; usage: Record<string, number>; text: string; ids: number[] };
 
 const camel = (name: string) => name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
@@ -40,7 +41,14 @@ export class AnswerStream implements AsyncIterable<Part> {
   }
 
   /** Starts an answer, unless the model is `busy`. `onOver` hears once that the next one may start. */
-  static start(client: Client, request: string, signal: AbortSignal | undefined, busy: boolean, onOver: () => void): AnswerStream {
+  static start(
+    client: Client,
+    request: string,
+    signal: AbortSignal | undefined,
+    busy: boolean,
+    onDevice: (event: DeviceEvent) => void,
+    onOver: () => void,
+  ): AnswerStream {
     let id = 0;
     const stream = new AnswerStream(() => client.cancel(id));
     const stop = () => {
@@ -51,6 +59,7 @@ export class AnswerStream implements AsyncIterable<Part> {
       }
       stream.#fail(abortError(signal!.reason));
     };
+    stream.#onDevice = onDevice;
     let isFree = false;
     stream.#onOver = () => {
       signal?.removeEventListener('abort', stop);
@@ -77,6 +86,7 @@ export class AnswerStream implements AsyncIterable<Part> {
   }
 
   #onOver: () => void = () => {};
+  #onDevice: (event: DeviceEvent) => void = () => {};
 
   /** Ends the answer within one step; the loop ends, and `result` has what came until then. */
   cancel(): void {
@@ -103,6 +113,9 @@ export class AnswerStream implements AsyncIterable<Part> {
     if (event.type === 'token') {
       this.#parts.push({ text: event.text, id: event.id, ms: event.ms, ...(event.top ? { top: event.top } : {}) });
       this.#wakeUp();
+    } else if (event.type === 'device') {
+      const { state, device, why } = event;
+      this.#onDevice({ state, device, why });
     } else if (event.type === 'done') {
       forget();
       const { text, ids, finish_reason, usage } = event;

@@ -68,6 +68,25 @@ export async function keepAbsence(url: string): Promise<void> {
   }
 }
 
+// That a GPU's kernels have been found right; `key` is the core's, of adapter and kernels.
+const rightKernels = (key: string) => `${key}-right`;
+
+export async function areKnownRight(key: string): Promise<boolean> {
+  try {
+    return (await (await folder())?.getFileHandle(rightKernels(key))) !== undefined;
+  } catch {
+    return false;
+  }
+}
+
+export async function keepRight(key: string): Promise<void> {
+  try {
+    await (await folder())?.getFileHandle(rightKernels(key), { create: true });
+  } catch {
+    // Then the next visit checks again.
+  }
+}
+
 export async function forget(url: string): Promise<void> {
   const dir = await folder();
   if (!dir) return;

@@ -1,7 +1,7 @@
 // The engine: which build, how many threads, and a worker for each model.
 import { camelKeys } from './answer.ts';
 import { Client, type Platform } from './client.ts';
-import { failure } from './errors.ts';
+import { failure, SubbyteError } from './errors.ts';
 import { engineOptionNames, modelOptionNames, quantizeOptionNames } from './generated/options.ts';
 import type { QuantizeJob } from './messages.ts';
 import { coreOptions, Model } from './model.ts';
@@ -23,6 +23,8 @@ import type {
 /** What differs between a page and Node. */
 export interface Host extends Platform {
   surroundings: Surroundings;
+  /** Why there can be no GPU, without looking for one; empty when there may be. */
+  whyNoGpu(): Promise<string>;
   /** The module that answers, or the larger one that can also quantise. */
   compile(build: Build, isQuantizer: boolean): Promise<WebAssembly.Module>;
   /** Makes room for a folder. Errors: kTargetExists, kTargetBusy, kWriteFailed. */
@@ -40,6 +42,12 @@ export interface OpenTarget {
 
 type Started = Awaited<ReturnType<typeof Client.start>>;
 
+/** Why device "auto" is the CPU in this page or process; empty while that is not known. */
+let noGpu = '';
+
+/** What a load may fail with on the GPU, and not on the CPU. */
+const OF_DEVICE = new Set<string>(['kDeviceLost', 'kDeviceFailed', 'kDeviceWrong', 'kDeviceMissing', 'kMemoryExhausted', 'kOpUnsupported']);
+
 const blobName = (blob: Blob) => (typeof File !== 'undefined' && blob instanceof File ? blob.name : 'model.gguf');
 
 // The folder that the user chose is the first part of every path in it.
@@ -47,6 +55,7 @@ const pathInFolder = (file: File) => (file.webkitRelativePath ? file.webkitRelat
 
 interface Parts {
   host: Host;
+  asked: EngineOptions;
   module: WebAssembly.Module;
   threads: number;
   options: string;
@@ -56,8 +65,7 @@ interface Parts {
 }
 
 export class EngineBase implements AsyncDisposable {
-  readonly capabilities: Capabilities;
-  readonly #parts: Parts;
+  #parts: Parts;
   readonly #models = new Set<Model>();
   readonly #quantizers = new Set<Client>();
   #quantizerModule: Promise<WebAssembly.Module> | null = null;
@@ -68,15 +76,35 @@ export class EngineBase implements AsyncDisposable {
   constructor(parts: Parts) {
     this.#parts = parts;
     this.#spare = parts.spare;
-    this.capabilities = parts.capabilities;
+  }
+
+  /** Where models run, and why not elsewhere. Another object once a model could not run on the GPU: later ones run on the CPU. */
+  get capabilities(): Capabilities {
+    return this.#parts.capabilities;
   }
 
   protected static async start(host: Host, options: EngineOptions): Promise<Parts> {
+    const { device = 'auto' } = options as { device?: string };
+    if (device === 'cpu') return EngineBase.startOn(host, options, '');
+    if (device === 'auto') noGpu ||= await host.whyNoGpu();
+    if (device === 'auto' && noGpu) return EngineBase.startOn(host, options, noGpu);
+    const parts = await EngineBase.startOn(host, options, null);
+    if (parts.capabilities.device !== 'cpu') return parts;
+    // The CPU has builds of its own.
+    const { deviceWhy } = parts.capabilities;
+    if (device === 'auto') noGpu = deviceWhy;
+    await parts.spare.client.close();
+    return EngineBase.startOn(host, options, deviceWhy);
+  }
+
+  /** `whyCpu`: null for the GPU, if there is one; else why it is the CPU, '' where that was asked for. */
+  private static async startOn(host: Host, asked: EngineOptions, whyCpu: string | null): Promise<Parts> {
+    const options = whyCpu === null ? asked : { ...asked, device: 'cpu' as const };
     const { wasm = 'auto', threads: wanted = 0 } = options;
     if (!Number.isInteger(wanted) || wanted < 0 || wanted > 64) {
       throw failure('kOptionInvalid', { option: 'threads', value: String(wanted), expected: 'a whole number from 0 to 64' });
     }
-    const chosen = pick(host.surroundings, wasm, wanted, (options.device as string) === 'webgpu');
+    const chosen = pick(host.surroundings, wasm, wanted, whyCpu === null);
     const module = await host.compile(chosen.build, false);
     const core = coreOptions({ ...options, threads: chosen.threads }, engineOptionNames, ['wasm', 'assets']);
     // Started now, for what it says of itself; the first model takes it.
@@ -85,11 +113,12 @@ export class EngineBase implements AsyncDisposable {
     const capabilities = {
       ...said,
       ...(said['gpu'] ? { gpu: camelKeys<GpuInfo>(said['gpu']) } : {}),
+      ...(whyCpu === null ? {} : { deviceWhy: whyCpu }),
       ...chosen,
       threads: Number(said['threads'] ?? chosen.threads),
       crossOriginIsolated: host.surroundings.crossOriginIsolated,
     } as unknown as Capabilities;
-    return { host, module, threads: chosen.threads, options: core, capabilities, spare };
+    return { host, asked, module, threads: chosen.threads, options: core, capabilities, spare };
   }
 
   /**
@@ -102,7 +131,8 @@ export class EngineBase implements AsyncDisposable {
     const from = await this.#describe(source);
     const spare = this.#spare;
     this.#spare = null;
-    const { host, module, threads, options: engineOptions } = this.#parts;
+    const parts = this.#parts;
+    const { host, module, threads, options: engineOptions } = parts;
     const { client } = spare && !spare.client.isBroken ? spare : await Client.start(host, module, threads, engineOptions);
     try {
       const { planes = 'progressive', memoryLimit = 0 } = options;
@@ -121,8 +151,19 @@ export class EngineBase implements AsyncDisposable {
       return model;
     } catch (error) {
       await client.close();
-      throw error;
+      if (!(error instanceof SubbyteError) || !OF_DEVICE.has(error.code) || !(await this.#fallBack(parts, error.message))) throw error;
+      return this.load(source, options);
     }
+  }
+
+  /** Goes from the GPU to the CPU, if it may; whether there is another device to load on. */
+  async #fallBack(from: Parts, why: string): Promise<boolean> {
+    if (from.capabilities.device === 'cpu' || from.asked.fallback === false || this.#isDisposed) return false;
+    if (from !== this.#parts) return true;
+    const parts = await EngineBase.startOn(from.host, from.asked, why);
+    this.#parts = parts;
+    this.#spare = parts.spare;
+    return true;
   }
 
   /**

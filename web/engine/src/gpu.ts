@@ -18,6 +18,8 @@ const DISPATCH = 1;
 const COPY = 2;
 const READ = 3;
 
+const OPENING = 0xffff_ffff; // kGpuOpening
+
 const BINDING_WORDS = 3; // buffer, offset, bytes (0: to the buffer's end)
 
 const FEATURES = ['shader-f16', 'subgroups', 'timestamp-query'] as const;
@@ -54,6 +56,7 @@ interface Read {
 }
 
 interface Opened {
+  isLost: boolean;
   // Kept together: in Node a device goes when what it came from is collected.
   gpu: GPU;
   adapter: GPUAdapter;
@@ -62,39 +65,71 @@ interface Opened {
 
 export class Gpu {
   #opened: Opened | null = null;
+  #find: FindGpu | null = null; // once it has been opened
+  #state: 'closed' | 'opening' | 'open' | 'failed' = 'closed';
+  #nOpenings = 0;
   #info = '{"why": "it was not opened"}';
   #error = '';
   readonly #buffers = new Numbered<GPUBuffer>();
-  readonly #pipelines = new Numbered<GPUComputePipeline>();
+  #pipelines = new Numbered<GPUComputePipeline>();
   readonly #binds = new Numbered<GPUBindGroup>();
   readonly #reads = new Map<number, Read>();
   #told: Promise<unknown> = Promise.resolve(); // all error scopes so far have been heard
   #nBytes = 0;
+  #isClosed = false;
   #hasAnswered = false;
   #onAnswer: (() => void)[] = [];
 
   /** Opens the fastest adapter with all that the kernels can use. Errors: kDeviceMissing. */
   async open(find: FindGpu): Promise<void> {
     try {
+      this.#state = 'opening';
       const gpu = await find();
       const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' });
       if (!adapter) throw new Error('there is no adapter: this machine has no GPU that WebGPU may use');
       const requiredFeatures = FEATURES.filter((name) => adapter.features.has(name));
       const requiredLimits = Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]]));
       const device = await adapter.requestDevice({ requiredFeatures, requiredLimits });
+      if (this.#isClosed) return device.destroy();
+      const opened: Opened = { gpu, adapter, device, isLost: false };
       device.addEventListener('uncapturederror', (event) => {
         event.preventDefault(); // the core tells it; the console need not
+        if (opened !== this.#opened) return;
         const isMemory = event.error.constructor.name === 'GPUOutOfMemoryError';
         this.#keep(isMemory ? 'memory' : 'invalid', event.error.message);
       });
-      void device.lost.then(({ reason, message }) => this.#lose([reason, message].filter(Boolean).join(', ')));
-      this.#opened = { gpu, adapter, device };
+      void device.lost.then(({ reason, message }) => this.#lose(opened, [reason, message].filter(Boolean).join(', ')));
+      this.#opened = opened;
+      this.#find = find;
+      this.#state = 'open';
+      this.#nOpenings++;
       this.#info = JSON.stringify(describe(gpu, adapter, device, requiredFeatures));
     } catch (error) {
+      this.#state = 'failed';
       const why = reasonOf(error);
       this.#info = JSON.stringify({ why });
       throw failure('kDeviceMissing', { device: 'webgpu', why }, error);
     }
+  }
+
+  /** gpu_open: the number of the opening; a lost device's successor is on its way meanwhile. */
+  #reopen(): number {
+    if (this.#state === 'open' && !this.#opened!.isLost) return this.#nOpenings;
+    if (this.#state === 'opening') return OPENING;
+    if (!this.#find || this.#isClosed) return 0;
+    if (this.#state === 'failed') {
+      this.#state = 'closed'; // told once: the next call tries again
+      return 0;
+    }
+    this.#pipelines = new Numbered(); // buffers and bind groups are freed by who has them
+    for (const read of this.#reads.values()) this.#free(read.buffer);
+    this.#reads.clear();
+    this.#error = '';
+    this.open(this.#find).then(
+      () => this.#answer(),
+      () => this.#answer(), // #state says it
+    );
+    return OPENING;
   }
 
   /** Of all buffers. */
@@ -102,18 +137,22 @@ export class Gpu {
     return this.#nBytes;
   }
 
-  /** Resolves when a read has come or failed since the last time; at once when none is under way. */
+  /** Resolves when a read has come or failed, or the device been opened anew, since the last time; at once when nothing is under way. */
   async answered(): Promise<void> {
-    const isPending = [...this.#reads.values()].some(({ state }) => state === 'pending');
+    const isPending = this.#state === 'opening' || [...this.#reads.values()].some(({ state }) => state === 'pending');
     if (!this.#hasAnswered && isPending) await new Promise<void>((resolve) => this.#onAnswer.push(resolve));
     this.#hasAnswered = false;
   }
 
-  /** Gives everything back. */
-  destroy(): void {
+  /** Gives everything back; resolves when nothing is awaited any more: Node's WebGPU ends a process whose promises are left open. */
+  async destroy(): Promise<void> {
     const opened = this.#opened;
     this.#opened = null;
+    this.#state = 'closed';
+    this.#isClosed = true;
     opened?.device.destroy();
+    this.#answer();
+    await this.#told;
   }
 
   /** What a module imports, by gpu.h's names; `bytes` is its memory as it is now. */
@@ -134,7 +173,7 @@ export class Gpu {
     const words = (from: number, n: number) => new Uint32Array(bytes().buffer, from >>> 0, n);
 
     return {
-      gpu_open: () => (this.#opened ? 1 : 0),
+      gpu_open: () => this.#reopen(),
       gpu_info: (to, n) => put(this.#info, to!, n!),
       gpu_buffer: (n, use) => this.#buffer(n!, use!),
       gpu_buffer_free: (id) => void (id && this.#free(this.#buffers.take(id))),
@@ -162,7 +201,9 @@ export class Gpu {
     this.#error ||= `${kind}: ${what}`;
   }
 
-  #lose(why: string): void {
+  #lose(opened: Opened, why: string): void {
+    if (opened !== this.#opened) return;
+    opened.isLost = true;
     this.#error = `lost: ${why}`; // what else is wrong is wrong because of this
     for (const read of this.#reads.values()) if (read.state !== 'free') read.state = 'failed';
     this.#answer();
@@ -193,7 +234,7 @@ export class Gpu {
     device.pushErrorScope(filter);
     const result = work();
     const told = device.popErrorScope().then(
-      (error) => error && this.#keep(filter === 'validation' ? 'invalid' : 'memory', what + error.message),
+      (error) => error && device === this.#opened?.device && this.#keep(filter === 'validation' ? 'invalid' : 'memory', what + error.message),
       () => {}, // the device is lost, and says so itself
     );
     this.#told = Promise.all([this.#told, told]);
@@ -291,7 +332,7 @@ export class Gpu {
       (error: unknown) => {
         // Nobody gives a map up but a device that goes, and what is to be heard of that comes with `lost`.
         if ((error as Error).name === 'AbortError') return void device.lost.then(() => settle('failed'));
-        this.#keep('invalid', reasonOf(error));
+        if (device === this.#opened?.device) this.#keep('invalid', reasonOf(error));
         settle('failed');
       },
     );
@@ -313,12 +354,16 @@ export class Gpu {
 /** What gpu_info says. Browsers keep some of the names to themselves: these are empty. */
 function describe(gpu: GPU, adapter: GPUAdapter, device: GPUDevice, features: readonly string[]): object {
   const { vendor, architecture, device: name, description } = adapter.info;
+  // A newer property than TypeScript's DOM library; where it is missing, names tell.
+  const { isFallbackAdapter = false } = adapter.info as { isFallbackAdapter?: boolean };
   const { maxBufferSize, maxStorageBufferBindingSize, maxComputeWorkgroupStorageSize, maxComputeWorkgroupsPerDimension } = device.limits;
   return {
     adapter: name || description || [vendor, architecture].filter(Boolean).join(' '),
     vendor,
     architecture,
+    driver: description,
     backend: 'webgpu',
+    ...(isFallbackAdapter ? { software: true } : {}),
     features,
     packed_dot: gpu.wgslLanguageFeatures?.has('packed_4x8_integer_dot_product') ?? false,
     limits: {

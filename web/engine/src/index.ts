@@ -39,6 +39,7 @@ function pageHost(options: EngineOptions): Host {
       crossOriginIsolated: globalThis.crossOriginIsolated === true,
       hardwareThreads: navigator.hardwareConcurrency || 1,
     },
+    whyNoGpu: async () => (navigator.gpu ? '' : 'this browser has no WebGPU, or has it switched off'),
     spawn: () => pageWorker(asset('worker.js')),
     compile: (build, isQuantizer) => compile((isQuantizer ? quantizers : modules)[build]),
     openTarget,

@@ -93,8 +93,9 @@ export interface LoadJob {
   open: Opener;
   abort: AbortSignal;
   tell: (progress: Progress) => void;
-  /** The load runs behind a session, whose steps may grow the memory. */
   isRefinement?: boolean;
+  /** The load runs beside a session and its model, whose calls may grow the memory. */
+  isBeside?: boolean;
 }
 
 /** Runs a load to its end; `finish` gets its handle and uses it up. */
@@ -110,7 +111,7 @@ export async function bring<T>(core: Core, job: LoadJob, finish: (load: number) 
 
 class DamagedStorage extends Error {}
 
-async function bringOnce<T>(core: Core, { begin, open, abort, tell, isRefinement }: LoadJob, finish: (load: number) => T): Promise<T> {
+async function bringOnce<T>(core: Core, { begin, open, abort, tell, isRefinement, isBeside }: LoadJob, finish: (load: number) => T): Promise<T> {
   const files = new Map<string, ModelFile>();
   let load = begin();
   const request = core.alloc(REQUEST_BYTES);
@@ -140,14 +141,14 @@ async function bringOnce<T>(core: Core, { begin, open, abort, tell, isRefinement
         const before = core.json<CoreProgress>('sb_load_progress', load);
         const phase = isRefinement ? 'refinement' : before.phase;
         let come = 0;
-        // The memory does not grow while the core waits, so bytes stay where they are, but for the steps of a session.
-        const into = isRefinement ? new Uint8Array(wanted.nBytes) : core.bytes.subarray(wanted.at, wanted.at + wanted.nBytes);
+        // The memory does not grow while the core waits, so bytes stay where they are, but for calls beside it.
+        const into = isBeside ? new Uint8Array(wanted.nBytes) : core.bytes.subarray(wanted.at, wanted.at + wanted.nBytes);
         const n = await file.read(wanted.offset, into, (more) => {
           come += more;
           const loadedBytes = Math.min(before.done_bytes + come, before.total_bytes || Infinity);
           report({ phase, loadedBytes, totalBytes: before.total_bytes, file: wanted.file, isLocal: file.isLocal });
         });
-        if (isRefinement) core.bytes.set(into.subarray(0, n), wanted.at);
+        if (isBeside) core.bytes.set(into.subarray(0, n), wanted.at);
         core.check('sb_load_bytes', load, BigInt(n));
       }
     }

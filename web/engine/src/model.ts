@@ -4,7 +4,7 @@ import type { Client } from './client.ts';
 import { failure } from './errors.ts';
 import { generateOptionNames } from './generated/options.ts';
 import type { Call, Dropped } from './messages.ts';
-import type { GenerateOptions, GoldenReport, MemoryReport, Message, ModelInfo, Progress } from './types.ts';
+import type { DeviceEvent, GenerateOptions, GoldenReport, MemoryReport, Message, ModelInfo, Progress } from './types.ts';
 
 /** Options under their JavaScript names → JSON under the core's; what is undefined is left out, what is unknown goes through, so that
  * the core can name the nearest one. */
@@ -27,8 +27,10 @@ function today(): string {
   return [now.getFullYear(), now.getMonth() + 1, now.getDate()].map((n) => String(n).padStart(2, '0')).join('-');
 }
 
-/** What a Model tells of itself: the refinement came in, some of it was given back, or it could not be had. */
+/** What a Model tells of itself: the refinement came in, some of it was given back, or it could not be had; the GPU was lost, or the model
+ * is whole again. */
 export interface ModelEvents {
+  device: CustomEvent<DeviceEvent>;
   refined: CustomEvent<{ planes: ModelInfo['planes'] }>;
   dropped: CustomEvent<{ planes: ModelInfo['planes']; freedBytes: number; why: 'asked' | 'memory' }>;
   refinementfailed: CustomEvent<{ error: unknown }>;
@@ -125,6 +127,11 @@ export class Model extends EventTarget implements AsyncDisposable {
     if (freedBytes) this.#tell('dropped', { planes: this.planes, freedBytes, why });
   }
 
+  #onDevice(event: DeviceEvent): void {
+    if (event.state !== 'lost') this.#info = { ...this.#info, device: event.device, deviceWhy: event.why };
+    this.#tell('device', event);
+  }
+
   #tell<K extends keyof ModelEvents>(type: K, detail: ModelEvents[K]['detail']): void {
     if (!this.#isDisposed) this.dispatchEvent(new CustomEvent(type, { detail }));
   }
@@ -145,7 +152,7 @@ export class Model extends EventTarget implements AsyncDisposable {
     const request = coreOptions(options, generateOptionNames, ['raw', 'signal'], asked);
     const busy = this.#isBusy;
     this.#isBusy = true;
-    return AnswerStream.start(this.#client, request, options.signal, busy, () => (this.#isBusy = false));
+    return AnswerStream.start(this.#client, request, options.signal, busy, (event) => this.#onDevice(event), () => (this.#isBusy = false));
   }
 
   async tokenize(text: string, options: { addSpecial?: boolean } = {}): Promise<number[]> {

@@ -29,6 +29,15 @@ function nodeHost(options: EngineOptions): Host {
   if (!base.pathname.endsWith('/')) base.pathname += '/';
   return {
     surroundings: { isNode: true, crossOriginIsolated: true, hardwareThreads: availableParallelism() },
+    whyNoGpu: async () => {
+      if (globalThis.navigator?.gpu) return '';
+      try {
+        import.meta.resolve('webgpu');
+        return '';
+      } catch {
+        return 'Node has no WebGPU of its own: npm install webgpu';
+      }
+    },
     spawn: () => nodeWorker(new URL('node_worker.js', base)),
     async compile(build, isQuantizer) {
       const file = fileURLToPath(new URL(`subbyte-${isQuantizer ? 'quantizer-' : ''}${build}.wasm`, base));

@@ -25,6 +25,8 @@ export interface Capabilities {
   crossOriginIsolated: boolean;
   relaxedSimd: boolean;
   device: string;
+  /** Why it is not the GPU, where that was wanted; else empty. */
+  deviceWhy: string;
   isa: string;
   families: string[];
   dtypes: string[];
@@ -37,6 +39,8 @@ export interface GpuInfo {
   adapter: string;
   vendor: string;
   architecture: string;
+  /** It computes in software: the option device "auto" does not take it. */
+  software: boolean;
   /** What the kernels may use of shader-f16, subgroups and timestamp-query. */
   features: string[];
   packedDot: boolean;
@@ -139,6 +143,14 @@ export interface Part {
   top?: { id: number; logit: number }[];
 }
 
+/** What became of the device in the middle of an answer. The answer goes on by itself. */
+export interface DeviceEvent {
+  /** 'lost': the GPU is gone; 'restored': it is there again, with the model; 'fallback': the CPU goes on, and `why`. */
+  state: 'lost' | 'restored' | 'fallback';
+  device: string;
+  why: string;
+}
+
 export type FinishReason = 'stop' | 'length' | 'context' | 'cancelled';
 
 export interface Usage {
@@ -176,6 +188,8 @@ export interface ModelInfo {
   /** True bits per weight of what is loaded now, scales counted. */
   bpw: number;
   device: string;
+  /** Why it does not run where it did, or was asked to; empty when it does. */
+  deviceWhy: string;
   /** Which planes are in use; 'full' also of a model without refinement. */
   planes: 'base' | 'partial' | 'full';
   hasRefinement: boolean;

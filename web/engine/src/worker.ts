@@ -1,5 +1,6 @@
 // A model's worker: it owns one instance of the core and runs what the page asks for. Between two steps of an answer it goes back to its
 // message queue, so that a cancel, or a question about memory, is heard within one step.
+import { areKnownRight, keepRight } from './cache.ts';
 import { abortError, failure, isAbort, reasonOf, SubbyteError, toPlain } from './errors.ts';
 import { Gpu, type FindGpu } from './gpu.ts';
 import { bring, type Opener } from './load.ts';
@@ -13,7 +14,10 @@ export type MakeOpener = (source: Source, cache: CacheMode) => Opener;
 const STEP_DONE = 0;
 const STEP_MORE = 1;
 const STEP_WAITS = 2; // the GPU has not answered yet
+const STEP_WANTS_WEIGHTS = 3; // the GPU was lost, and the weights with it
 const ALL_BYTES = 0xffff_ffff_ffff_ffffn;
+
+const isLost = (error: unknown) => error instanceof SubbyteError && error.code === 'kDeviceLost';
 
 /** Calls `work` after the messages that wait already. Made once; it must not cost the 4 ms of nested timers. */
 export type MakeLater = (work: () => void) => () => void;
@@ -114,8 +118,12 @@ export function serve(
   }
 
   async function createEngine({ id, options }: Extract<ToWorker, { type: 'engine' }>): Promise<void> {
-    const { device } = JSON.parse(options) as { device?: string };
-    if (device === 'webgpu') await gpu.open(findGpu);
+    const { device = 'auto', fallback = true } = JSON.parse(options) as { device?: string; fallback?: boolean };
+    if (device !== 'cpu') {
+      await gpu.open(findGpu).catch((error: unknown) => {
+        if (device === 'webgpu' && !fallback) throw error;
+      });
+    }
     engine = core.handle('sb_engine_create', options);
     answer(id, {
       ...core.json<object>('sb_engine_capabilities', engine),
@@ -138,10 +146,38 @@ export function serve(
     return loadFor(id, async (abort) => {
       const begin = () => core.handle('sb_load_create', engine, options);
       const tell = (progress: Progress) => port.post({ type: 'progress', id, progress });
-      model = await bring(core, { begin, open, abort, tell }, (done) => core.handle('sb_load_finish', done));
+      for (let isChecked = false; !isChecked; ) {
+        try {
+          model = await bring(core, { begin, open, abort, tell }, (done) => core.handle('sb_load_finish', done));
+          await check(cache);
+          isChecked = true;
+        } catch (error) {
+          core.call('sb_model_free', model);
+          model = 0;
+          if (!isLost(error) || !(await reopened())) throw error;
+        }
+      }
       session = core.handle('sb_session_create', model, '{}');
-      answer(id, core.json('sb_model_info', model));
+      answer(id, { ...core.json<object>('sb_model_info', model), self_check: core.json('sb_model_check_report', model) });
     });
+  }
+
+  /** Whether the GPU computes this model rightly, unless that is known. Errors: kDeviceWrong. */
+  async function check(cache: CacheMode): Promise<void> {
+    const key = core.text('sb_model_check_key', model);
+    if (!key || (cache === 'default' && (await areKnownRight(key)))) return;
+    for (let status; (status = core.check('sb_model_check_step', model)) !== STEP_DONE; ) if (status === STEP_WAITS) await gpu.answered();
+    const { kernels, checked } = core.json<{ kernels: number; checked: number }>('sb_model_check_report', model);
+    if (cache !== 'off' && checked === kernels) await keepRight(key);
+  }
+
+  /** Whether a lost GPU is there again. The core says how often that is worth trying. */
+  async function reopened(): Promise<boolean> {
+    for (let status; (status = core.call('sb_engine_reopen', engine)) !== STEP_DONE; ) {
+      if (status < 0) return false;
+      await gpu.answered();
+    }
+    return true;
   }
 
   // Behind the session: its steps run while this waits, and what has come is swapped in between two of them.
@@ -156,7 +192,7 @@ export function serve(
         throw failure('kMemoryExhausted', { n_bytes: total_bytes, tag: 'weights', current });
       };
       const tell = (progress: Progress) => port.post({ type: 'progress', id, progress });
-      await bring(core, { begin, open, abort, tell, isRefinement: true }, (done) => {
+      await bring(core, { begin, open, abort, tell, isRefinement: true, isBeside: true }, (done) => {
         if (abort.aborted) {
           core.call('sb_load_free', done);
           throw abortError(abort.reason);
@@ -214,7 +250,7 @@ export function serve(
     postNext();
   }
 
-  function step(): void {
+  function step(): void | Promise<void> {
     if (!answering) return;
     const status = core.call('sb_session_step', session);
     drain();
@@ -230,6 +266,7 @@ export function serve(
     }
     if (status === STEP_MORE) stepLater();
     else if (status === STEP_WAITS) stepWhenAnswered();
+    else if (status === STEP_WANTS_WEIGHTS) return restore();
     else answering = 0;
   }
 
@@ -238,6 +275,41 @@ export function serve(
     isNextPosted = true;
     void gpu.answered().then(postNext);
   }
+
+  /** Brings the weights again from where they came; the answer that waits for them goes on. */
+  async function restore(): Promise<void> {
+    const id = answering;
+    isNextPosted = true; // what starts meanwhile waits, too
+    const begin = () => core.handle('sb_model_reload', model);
+    try {
+      await loadFor(-id, async (abort) => {
+        for (let isWhole = false; !isWhole; ) {
+          const planes = planesNow();
+          isWhole = await bring(core, { begin, open, abort, tell: () => {}, isBeside: true }, (done) => {
+            if (abort.aborted || planes !== planesNow()) {
+              core.call('sb_load_free', done); // a refinement has come in meanwhile: with it, once more
+              return abort.aborted;
+            }
+            core.check('sb_model_restore', model, done);
+            return true;
+          });
+        }
+      });
+    } catch (error) {
+      // Lost once more on the way is for the core to count. Anything else ends the answer; what is left of a cancelled one waits anyway.
+      if (!isLost(error) && !isAbort(error)) {
+        isNextPosted = false;
+        if (id !== answering) return answering ? stepLater() : undefined;
+        core.call('sb_session_cancel', session);
+        while (core.textOrNull('sb_session_event', session) !== null);
+        throw error;
+      }
+    }
+    isNextPosted = false;
+    if (answering) stepLater();
+  }
+
+  const planesNow = () => core.json<{ planes: string }>('sb_model_info', model).planes;
 
   function drain(): void {
     const events: string[] = [];
@@ -313,7 +385,7 @@ export function serve(
       core.call('sb_engine_free', engine);
     } finally {
       session = model = engine = 0;
-      gpu.destroy();
+      await gpu.destroy();
       port.post({ type: 'closed' });
     }
   }

@@ -281,4 +281,33 @@ export const gpuCases = {
       core.sb.gpu_buffer_free(y);
     });
   },
+
+  async 'a device that went is opened anew when it is asked for; what the old one had can be freed'(t) {
+    const OPENING = 0xffff_ffff;
+    await withGpu(t, async (core, device) => {
+      const run = async () => {
+        const pipeline = core.pipeline(TRIPLE_PLUS);
+        const x = core.buffer([1, 2, 3, 4]);
+        const bind = core.bind(pipeline, [x, 0, 16], [core.buffer([1, 0, 0, 0], USE.uniform), 0, 16]);
+        core.submit([DISPATCH, pipeline, bind, 1, 1, 1], [READ, x, 0, 16, 0]);
+        return { x, bind, words: String(await core.came(0, 4)) };
+      };
+      t.check.equal(core.sb.gpu_open(), 1);
+      const old = await run();
+      device.destroy();
+      await device.lost;
+      await null;
+      t.check.equal(core.sb.gpu_open(), OPENING);
+      t.check.equal(core.sb.gpu_open(), OPENING, 'once');
+      while (core.sb.gpu_open() === OPENING) await core.gpu.answered();
+      t.check.equal(core.sb.gpu_open(), 2);
+      t.check.equal(core.text('gpu_error'), '', 'of the old one');
+      const fresh = await run();
+      t.check.equal(fresh.words, '4,7,10,13');
+      t.check.equal(fresh.words, old.words);
+      core.sb.gpu_bind_free(old.bind);
+      core.sb.gpu_buffer_free(old.x);
+      t.check.equal((await run()).words, old.words);
+    });
+  },
 };

@@ -1,0 +1,76 @@
+// A GPU that goes when it is told to: `node --import lose_gpu.mjs`, also in the workers that the engine starts. Over the real one (Dawn).
+// A test says by gpuLoser() after how many calls of which kind the device that is open then is destroyed.
+import { BroadcastChannel, isMainThread } from 'node:worker_threads';
+
+const CHANNEL = 'subbyte-lose-gpu';
+
+let plan = null; // {call, after, times = 1, isGone}: a device goes after so many of these calls, and so do its successors; isGone: there is none
+let left = 0;
+const gone = new WeakSet();
+
+/** Before the call that is to be the last. */
+function count(device, call) {
+  if (!plan || plan.call !== call || left < 0 || gone.has(device) || --left >= 0) return;
+  gone.add(device);
+  device.destroy();
+  if (--plan.times > 0) left = plan.after;
+}
+
+const counted = (device, object, call) => {
+  const real = object[call].bind(object);
+  object[call] = (...args) => {
+    count(device, call);
+    return real(...args);
+  };
+};
+
+async function losable() {
+  const { create } = await import('webgpu');
+  const real = create([]);
+  return {
+    wgslLanguageFeatures: real.wgslLanguageFeatures,
+    async requestAdapter(options) {
+      if (plan?.isGone && left < 0) return null;
+      const adapter = await real.requestAdapter(options);
+      if (!adapter) return null;
+      const { features, limits, info } = adapter;
+      const requestDevice = async (wanted) => {
+        const device = await adapter.requestDevice(wanted);
+        for (const call of ['createComputePipeline', 'createBindGroup', 'createBuffer']) counted(device, device, call);
+        for (const call of ['submit', 'writeBuffer']) counted(device, device.queue, call);
+        return device;
+      };
+      return { features, limits, info, keep: real, requestDevice };
+    },
+  };
+}
+
+if (!isMainThread) {
+  const channel = new BroadcastChannel(CHANNEL);
+  channel.onmessage = ({ data }) => {
+    if (!data.plan) return;
+    plan = { times: 1, ...data.plan };
+    left = plan.after;
+    channel.postMessage({ heard: true });
+  };
+  channel.unref();
+  const gpu = losable();
+  Object.defineProperty(globalThis.navigator ?? (globalThis.navigator = {}), 'gpu', {
+    value: { requestAdapter: async (options) => (await gpu).requestAdapter(options), wgslLanguageFeatures: new Set() },
+  });
+}
+
+/** Tells workers: lose({call, after, times, isGone}) resolves when one has heard it; it counts from then on. */
+export function gpuLoser() {
+  const channel = new BroadcastChannel(CHANNEL);
+  let heard = () => {};
+  channel.onmessage = ({ data }) => data.heard && heard();
+  return {
+    lose: (what) =>
+      new Promise((resolve) => {
+        heard = resolve;
+        channel.postMessage({ plan: what });
+      }),
+    close: () => channel.close(),
+  };
+}
