@@ -119,7 +119,8 @@ Load bring(sb_engine* engine, const std::string& path, Json options, const std::
   return load;
 }
 
-Model load_model(sb_engine* engine, const std::string& path, Json options, const std::function<void(const Json& progress)>& on_progress) {
+Model load_model(sb_engine* engine, const std::string& path, const Json& options,
+                 const std::function<void(const Json& progress)>& on_progress) {
   for (;;) {
     try {
       Model model(checked(sb_load_finish(bring(engine, path, options, on_progress).release())));

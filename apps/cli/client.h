@@ -62,7 +62,7 @@ Engine open_engine_for_measuring(Json options);
 Load bring(sb_engine* engine, const std::string& path, Json options, const std::function<void(const Json& progress)>& on_progress = {});
 /// A GGUF file or a Hugging Face folder. `options`: those of data/options.json "model". What cannot run on the GPU goes to the CPU, says so
 /// on stderr and in the engine's capabilities, unless the engine's option "fallback" is off.
-Model load_model(sb_engine* engine, const std::string& path, Json options,
+Model load_model(sb_engine* engine, const std::string& path, const Json& options,
                  const std::function<void(const Json& progress)>& on_progress = {});
 
 /// What a model would take, for each request (data/options.json "plan"): nothing but its heads is read.

@@ -103,7 +103,9 @@ sb_engine* sb_engine_create(const char* options_json) {
   const std::string wanted = options->text("device");
   const bool may_fall_back = options->flag("fallback");
   std::string why;
-  if (wanted != "cpu") {
+  // Whoever chooses kernels of the CPU means the CPU.
+  const bool names_cpu = wanted == "auto" && (cpu.isa != "auto" || !cpu.exact);
+  if (wanted != "cpu" && !names_cpu) {
     auto gpu = make_webgpu_device(wanted == "webgpu");
     if (gpu) return new sb_engine{std::move(*gpu), {}, may_fall_back ? make_cpu : Model::MakeDevice(), {}};
     if (wanted == "webgpu" && !may_fall_back) return failed_null(gpu.error());

@@ -141,6 +141,8 @@ void forget_lost(Gpu& g) {
 bool open(Gpu& g) {
   if (g.device) forget_lost(g);
   if (!g.instance && !load_api(g)) return false;
+  // A layer of Mesa's orders devices by the display, and complains where there is none.
+  if (!std::getenv("XDG_RUNTIME_DIR")) setenv("NODEVICE_SELECT", "1", 0);
   WGPUInstanceDescriptor instance = WGPU_INSTANCE_DESCRIPTOR_INIT;
   if (!g.instance) g.instance = g.api.CreateInstance(&instance);
   if (!g.instance) {

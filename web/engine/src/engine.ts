@@ -84,8 +84,9 @@ export class EngineBase implements AsyncDisposable {
   }
 
   protected static async start(host: Host, options: EngineOptions): Promise<Parts> {
-    const { device = 'auto' } = options as { device?: string };
-    if (device === 'cpu') return EngineBase.startOn(host, options, '');
+    const { device = 'auto', isa = 'auto', rounded = false } = options as { device?: string; isa?: string; rounded?: boolean };
+    // Whoever chooses kernels of the CPU means the CPU.
+    if (device === 'cpu' || (device === 'auto' && (isa !== 'auto' || rounded))) return EngineBase.startOn(host, options, '');
     if (device === 'auto') noGpu ||= await host.whyNoGpu();
     if (device === 'auto' && noGpu) return EngineBase.startOn(host, options, noGpu);
     const parts = await EngineBase.startOn(host, options, null);
