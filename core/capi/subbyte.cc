@@ -23,7 +23,7 @@ thread_local std::string g_error;
 
 Result<SelfCheck*> check_of(sb_model* model) {
   if (!model->check) {
-    SB_TRY(std::unique_ptr<Device> reference, make_cpu_device({.threads = 1, .isa = "scalar"}));
+    SB_TRY(std::unique_ptr<Device> reference, make_cpu_device({.threads = 1}));
     model->check = std::make_unique<SelfCheck>(*model->model, std::move(reference));
   }
   return model->check.get();

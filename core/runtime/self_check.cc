@@ -17,6 +17,7 @@ namespace {
 
 constexpr int32_t kPosition = 40;     // tokens in the cache before
 constexpr int64_t kFewRows = 64;      // of a stretch's last matrix, whose every column is there
+constexpr int64_t kEndRows = 512;     // of the matrix that makes logits: so many that kernels for wide rows take them
 constexpr int64_t kFewColumns = 256;  // of its first, whose every row is there; a multiple of every block
 constexpr double kMostMs = 4000;      // a GPU in software takes its time: what has not been checked by then is not
 
@@ -221,7 +222,7 @@ void SelfCheck::Stretch::copy(const Plan& from, size_t begin, size_t end) {
     if (is_product(i)) {
       const Value& matrix = value(node.inputs[1]);
       const bool is_last = i + 1 == end || !ends_in_product, is_first = i == begin && !is_last;
-      const int64_t n = is_last ? std::min(matrix.shape[0], kFewRows) : matrix.shape[0];
+      const int64_t n = is_last ? std::min(matrix.shape[0], end == nodes.size() ? kEndRows : kFewRows) : matrix.shape[0];
       const int64_t k = is_first ? std::min(matrix.shape[1], kFewColumns) : matrix.shape[1];
       name += " " + (matrix.weight.planes ? plane_format_name(matrix.weight.planes->sets[0].code) : dtype_name(matrix.dtype));
       if (k == matrix.shape[1]) {

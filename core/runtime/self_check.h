@@ -1,5 +1,5 @@
 // Whether a device computes this model rightly: stretches of its own passes, over small random weights of its stored types, against the
-// scalar reference. Before anybody reads an answer of it.
+// CPU. Before anybody reads an answer of it.
 #pragma once
 
 #include <memory>
