@@ -119,7 +119,7 @@ SB_API const char* sb_model_chat(sb_model*, const char* request_json);
  * "" on the CPU, where there is nothing to check. A host may keep keys that passed, and not check them again. */
 SB_API const char* sb_model_check_key(sb_model*);
 /* Checks a few kernels, over small random weights, against the CPU. SB_STEP_MORE, SB_STEP_WAITS (in a page), SB_STEP_DONE; or
- * negative, with kDeviceWrong {adapter, op, error} where it computes wrongly: the model is not to be used then. Takes 4 s at most. */
+ * negative, with kDeviceWrong {adapter, op, error} where it computes wrongly: the model is not to be used then. Takes 8 s at most. */
 SB_API int32_t sb_model_check_step(sb_model*);
 /* After the last step: {kernels: that the model runs, checked: of these, stretches, worst: squared error over squared values, ms}. */
 SB_API const char* sb_model_check_report(sb_model*);

@@ -19,7 +19,7 @@ constexpr int32_t kPosition = 40;     // tokens in the cache before
 constexpr int64_t kFewRows = 64;      // of a stretch's last matrix, whose every column is there
 constexpr int64_t kEndRows = 512;     // of the matrix that makes logits: so many that kernels for wide rows take them
 constexpr int64_t kFewColumns = 256;  // of its first, whose every row is there; a multiple of every block
-constexpr double kMostMs = 4000;      // a GPU in software takes its time: what has not been checked by then is not
+constexpr double kMostMs = 8000;      // a GPU in software takes its time: what has not been checked by then is not
 
 /// xorshift64*: numbers without structure, the same everywhere.
 class Random {

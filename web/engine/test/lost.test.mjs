@@ -7,9 +7,10 @@ import { dirname, join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
-import { nodeEngine } from '../../harness/backend.mjs';
+import { nodeEngine, openHarness } from '../../harness/backend.mjs';
 import { GpuMissing, prepareNodeGpu } from '../../harness/gpu.mjs';
 import { gpuLoser } from '../../harness/lose_gpu.mjs';
+import { BrowserMissing } from '../../harness/program.mjs';
 
 const here = fileURLToPath(import.meta.url);
 const golden = join(dirname(here), '../../../tests/golden');
@@ -38,6 +39,46 @@ if (!process.env[INSIDE]) {
     const [status] = await once(child, 'close');
     assert.equal(status, 0, told);
     t.diagnostic(/^# pass \d+/m.exec(told)?.[0] ?? told);
+  });
+
+  test('a GPU whose process dies under an answer, in Chromium; a second visit checks no kernels', { timeout: 300_000 }, async (t) => {
+    let page;
+    try {
+      page = await openHarness('chromium', { mounts: { '/golden/': golden }, browserOptions: { gpu: true } });
+    } catch (error) {
+      if (!(error instanceof BrowserMissing) || process.env.CI) throw error;
+      return t.skip(error.message);
+    }
+    t.after(() => page.close());
+    const { browser } = page;
+    const first = await browser.evaluate(
+      async (ids, options) => {
+        const engine = await window.SubbyteEngine.create({ device: 'webgpu', fallback: false });
+        const checks = [];
+        for (let visit = 0; visit < 2; visit++) {
+          window.model = await engine.load('/golden/llama', {});
+          checks.push(window.model.info.selfCheck);
+          if (visit === 0) await window.model.dispose();
+        }
+        const whole = await window.model.generate(ids, options).result;
+        await window.model.reset();
+        window.states = [];
+        window.model.addEventListener('device', ({ detail }) => window.states.push(detail.state));
+        const stream = window.model.generate(ids, options);
+        await stream[Symbol.asyncIterator]().next();
+        window.lost = stream.result;
+        return { checks, ids: whole.ids };
+      },
+      prompt,
+      { ...GREEDY, maxTokens: 80 },
+    );
+    const devtools = await browser.page.browser().target().createCDPSession();
+    await devtools.send('Browser.crashGpuProcess').catch(() => {}); // it dies before it answers
+    const { ids, states } = await browser.evaluate(async () => ({ ids: (await window.lost).ids, states: window.states.join(' ') }));
+    assert.deepEqual(ids, first.ids);
+    assert.equal(states, 'lost restored');
+    assert.ok(first.checks[0].checked > 5, JSON.stringify(first.checks));
+    assert.equal(first.checks[1].checked, 0, JSON.stringify(first.checks));
   });
 } else {
   const { Engine } = await nodeEngine({ device: 'webgpu' });
