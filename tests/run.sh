@@ -61,9 +61,17 @@ if wants golden; then
 fi
 # The native GPU device on Mesa's software one.
 gpu_tests() { VK_ICD_FILENAMES="$(ls /usr/share/vulkan/icd.d/lvp_icd.*.json)" SUBBYTE_NEEDS_GPU=1 ctests release gpu; }
+# The same, token by token: the likeliest next ones on the GPU and on the CPU.
+agreement() {
+  local family
+  for family in llama gemma3 gpt2; do
+    VK_ICD_FILENAMES="$(ls /usr/share/vulkan/icd.d/lvp_icd.*.json)" node tests/sessions/agreement.mjs "tests/golden/$family" || return 1
+  done
+}
 if wants gpu; then
   need_packages $gpu_packages
-  need_wgpu && shelf gpu gpu_tests || failed+=("wgpu-native")
+  need_npm || failed+=("set-up")
+  need_wgpu && shelf gpu gpu_tests && shelf "gpu, agreement with the CPU" agreement || failed+=("wgpu-native")
 fi
 if wants session; then
   need_packages $browser_packages

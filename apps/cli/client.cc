@@ -102,7 +102,13 @@ Engine open_engine_for_measuring(Json options) {
   return open_engine(options);
 }
 
-Engine open_engine(const Json& options) { return Engine(checked(sb_engine_create(request_text(options).c_str()))); }
+Engine open_engine(const Json& options) {
+  Engine engine(checked(sb_engine_create(request_text(options).c_str())));
+  const Json here = parsed(sb_engine_capabilities(engine.get()));
+  if (options.value("device", "auto") == "webgpu" && here["device"] != "webgpu")
+    std::fprintf(stderr, "subbyte: %s; it runs on the CPU\n", here["device_why"].get<std::string>().c_str());
+  return engine;
+}
 
 Load bring(sb_engine* engine, const std::string& path, Json options, const std::function<void(const Json& progress)>& on_progress) {
   std::error_code error;

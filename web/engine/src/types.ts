@@ -190,6 +190,9 @@ export interface ModelInfo {
   device: string;
   /** Why it does not run where it did, or was asked to; empty when it does. */
   deviceWhy: string;
+  /** What was checked before it could answer: of the kernels that it runs (none on the CPU) those whose results were compared, in stretches of
+   * its passes, with the CPU's; the largest squared error over squared values. `checked` is 0 where an earlier visit has found them right. */
+  selfCheck: { kernels: number; checked: number; stretches: number; worst: number; ms: number };
   /** Which planes are in use; 'full' also of a model without refinement. */
   planes: 'base' | 'partial' | 'full';
   hasRefinement: boolean;
