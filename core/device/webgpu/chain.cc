@@ -24,7 +24,7 @@ void Chain::add(int64_t n_tokens, RowText text, Words words, const std::vector<s
   }
   if (layer >= 0) layer_ = layer;
   name_ += (name_.empty() ? "" : " ") + text.name;
-  stages_.push_back({std::move(text.text), words, text.local, text.name == "filter"});
+  stages_.push_back({std::move(text.text), words, text.local});
 }
 
 void Chain::read(GpuId weights, GpuId weights_2, std::vector<uint32_t> params) {
@@ -33,11 +33,11 @@ void Chain::read(GpuId weights, GpuId weights_2, std::vector<uint32_t> params) {
   more_params_ = std::move(params);
 }
 
-/// Columns of a chain that can be split by them; 0 of one that cannot. A filter may have several times as many, for what folds them.
+/// Columns of a chain that can be split by them; 0 of one that cannot.
 uint32_t Chain::columns() const {
   const uint32_t n = stages_.back().local;
   for (const Stage& stage : stages_) {
-    if (n == 0 || (stage.local != n && !(stage.is_filter && stage.local % n == 0 && stage.local > 0))) return 0;
+    if (stage.local != n) return 0;
   }
   return n;
 }
@@ -45,7 +45,7 @@ uint32_t Chain::columns() const {
 GpuStep Chain::finish() {
   const uint32_t n_columns = columns();
   const bool is_split = n_columns > kSpan;
-  std::string text = wgsl("prelude") + wgsl("rows/main") + helpers_, calls;
+  std::string text = wgsl("prelude") + wgsl("access") + wgsl("rows/main") + helpers_, calls;
   std::vector<uint32_t> params;
   for (size_t i = 0; i < stages_.size(); ++i) {
     std::string body = std::move(stages_[i].text);
@@ -55,9 +55,8 @@ GpuStep Chain::finish() {
                 {"$N", std::to_string(i)}});
     text += body;
     if (i) calls += "storageBarrier();\nworkgroupBarrier();\n";
-    calls += "stage" + std::to_string(i) + "(group.x, l);\n";
+    calls += "stage" + std::to_string(i) + "(group.x, l, first, end);\n";
     stages_[i].words.resize(4 * kStageVectors);
-    if (stages_[i].is_filter) stages_[i].words[11] = is_split ? n_columns : stages_[i].words[4];
     params.insert(params.end(), stages_[i].words.begin(), stages_[i].words.end());
   }
   SB_ASSERT(more_params_.empty() || stages_.size() == 1);
@@ -65,8 +64,8 @@ GpuStep Chain::finish() {
   text += "@compute @workgroup_size(256)\nfn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) l: u32) {\n";
   text += kKeepLayout;
   text += is_split
-              ? "first_column = group.y * " + std::to_string(kSpan) + "u;\nend_column = first_column + " + std::to_string(kSpan) + "u;\n"
-              : "end_column = kNone;\n";
+              ? "let first = group.y * " + std::to_string(kSpan) + "u;\nlet end = first + " + std::to_string(kSpan) + "u;\n"
+              : "let first = 0u;\nlet end = kNone;\n";
   if (layer_ >= 0) text += "if (step.n_tokens == kNone) { keep_cache(); }\n";
   GpuStep step{std::move(name_),
                text + calls + "}\n",

@@ -36,7 +36,6 @@ class Chain {
     std::string text;
     std::vector<uint32_t> words;
     uint32_t local;
-    bool is_filter;
   };
   uint32_t columns() const;
 

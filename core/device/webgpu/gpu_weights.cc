@@ -70,6 +70,7 @@ uint32_t GpuWeights::vector(std::span<const uint32_t> words) {
     const auto [at, n] = it->second;
     if (n == words.size() && std::equal(words.begin(), words.end(), words_.begin() + at)) return at;
   }
+  words_.resize((words_.size() + 3) / 4 * 4);  // kernels read four at a time
   const auto at = uint32_t(words_.size());
   words_.insert(words_.end(), words.begin(), words.end());
   known_.emplace(hash, std::pair(at, uint32_t(words.size())));
@@ -89,7 +90,7 @@ uint32_t GpuWeights::vector(const TensorView& v) {
 Status GpuWeights::flush() {
   if (words_.size() == n_flushed_ && vectors_buffer_.id()) return {};
   if (words_.size() * 4 > vectors_buffer_.size() || !vectors_buffer_.id()) {
-    SB_TRY(vectors_buffer_, GpuBuffer::take(Tag::kWeights, std::max<uint64_t>(256, words_.size() * 4)));
+    SB_TRY(vectors_buffer_, GpuBuffer::take(Tag::kWeights, std::max<uint64_t>(256, (words_.size() + 3) / 4 * 16)));
     n_flushed_ = 0;
   }
   if (words_.empty()) return {};

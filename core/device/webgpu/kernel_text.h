@@ -15,6 +15,6 @@ std::string wgsl(std::string_view name, WgslHoles holes = {});
 void fill(std::string& text, WgslHoles holes);
 
 /// Stands in every entry, so that the automatic layout has every binding of the prelude.
-inline constexpr std::string_view kKeepLayout = "if (step.n_tokens == kNone) { arena[0] = keep_layout(); }\n";
+inline constexpr std::string_view kKeepLayout = "if (step.n_tokens == kNone) { keep_layout(); }\n";
 
 }  // namespace sb

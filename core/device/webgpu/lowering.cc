@@ -6,8 +6,11 @@
 #include <cctype>
 #include <cmath>
 #include <cstdio>
+#include <map>
+#include <optional>
 
 #include "device/webgpu/chain.h"
+#include "device/webgpu/columns.h"
 #include "device/webgpu/kernel_text.h"
 #include "formats/planes.h"
 
@@ -34,9 +37,10 @@ const char* activation_name(Activation act) {
   return kNames[size_t(act)];
 }
 
-/// Words of scratch that a program's steps share: inputs made ready for planes, one-bit products, angles.
+/// Words of scratch that a program's steps share: inputs made ready for planes, what blocks of products give to the next, sums of squares,
+/// angles.
 struct Scratch {
-  uint32_t packed = 0, products = 0, angles = 0;
+  uint32_t packed = 0, carry = 0, squares = 0, angles = 0;
 };
 
 /// Walks the nodes. The first walk has neither weights nor places, and finds out what is chained with what and how much scratch there is;
@@ -46,25 +50,50 @@ class Lowering {
   Lowering(const Plan& plan, bool half, Scratch scratch, GpuWeights* weights, const ArenaLayout* layout)
       : plan_(plan), weights_(weights), half_(half) {
     packed_at_ = kGpuIdsAt + aligned(uint64_t(plan.n_tokens()));
-    products_at_ = packed_at_ + scratch.packed;
-    angles_at_ = products_at_ + scratch.products;
+    carry_at_ = packed_at_ + scratch.packed;
+    carry_room_ = scratch.carry / 2;
+    squares_at_ = carry_at_ + scratch.carry;
+    angles_at_ = squares_at_ + scratch.squares;
     place_values(angles_at_ + scratch.angles, layout);
   }
 
   Result<GpuLowered> run() {
-    for (const Node& node : plan_.nodes()) {
+    const std::vector<Node>& nodes = plan_.nodes();
+    for (size_t i = 0; i < nodes.size();) {
       begin_ = -1;
-      next_ = &node + 1 < plan_.nodes().data() + plan_.nodes().size() ? &node + 1 : nullptr;
-      SB_OK(std::visit([&](const auto& op) { return lower(op, node); }, node.op));
-      times_.begin.push_back(begin_ < 0 ? now() : begin_);
-      times_.end.push_back(now());
+      next_ = i + 1 < nodes.size() ? &nodes[i + 1] : nullptr;
+      index_ = i;
+      size_t n = 1;  // nodes that this makes
+      if (const size_t end = columns_run(i)) {
+        if (is_made_inside(nodes[end])) {
+          inside_ = {i, end};
+          index_ = end;
+          next_ = end + 1 < nodes.size() ? &nodes[end + 1] : nullptr;
+          SB_OK(few_planes(nodes[end]));
+          inside_ = std::pair<size_t, size_t>();
+          n = end + 1 - i;
+        } else {
+          SB_OK(lower_columns(i, end));
+          n = end - i;
+        }
+      } else if (const auto heads = one_attention(i)) {
+        lower_one(*heads);
+        n = heads->end - i;
+      } else {
+        SB_OK(std::visit([&](const auto& op) { return lower(op, nodes[i]); }, nodes[i].op));
+      }
+      for (size_t k = 0; k < n; ++k) {
+        times_.begin.push_back(begin_ < 0 ? now() : begin_);
+        times_.end.push_back(now());
+      }
+      i += n;
     }
     close();
     return std::move(out_);
   }
   uint64_t arena_words() const { return out_.arena_words; }
   const NodeTimes& times() const { return times_; }
-  Scratch scratch() const { return {aligned(packed_words_), aligned(products_words_), aligned(angles_words_)}; }
+  Scratch scratch() const { return {aligned(packed_words_), 2 * aligned(carry_words_), aligned(squares_words_), aligned(angles_words_)}; }
 
  private:
   const Value& value(int32_t v) const { return plan_.values()[size_t(v)]; }
@@ -123,6 +152,7 @@ class Lowering {
   }
   void push(GpuStep step) {
     if (begin_ < 0) begin_ = now();
+    step.text = "// " + step.name + "\n" + step.text;  // the first line is the pipeline's label
     out_.steps.push_back(std::move(step));
   }
   void stage(int64_t n_tokens, RowText text, const std::vector<uint32_t>& words, const std::vector<std::string>& shared = {},
@@ -270,7 +300,7 @@ class Lowering {
       const auto done = uint32_t(begin - w.first_row);  // rows of y before these
       GpuStep step;
       step.name = std::string(is_few ? "matmul_few " : "matmul_many ") + dtype_name(w.dtype);
-      step.text = wgsl("prelude") + how.text +
+      step.text = wgsl("prelude") + wgsl("access") + how.text +
                   wgsl(is_few ? "matmul_few" : "matmul_many", {{"$ROW", how.row}, {"$KEEP", std::string(kKeepLayout)}});
       step.params = {x_at, x_stride, at(y), stride(y), uint32_t(end - begin), uint32_t(n_columns), bias == kGpuNone ? bias : bias + done,
                      done};
@@ -307,17 +337,33 @@ class Lowering {
     const int32_t x = node.inputs[0];
     Packing p;
     p.block = uint32_t(m.hadamard ? m.hadamard : 128);
-    p.stride = uint32_t(m.n_columns / 4 + 2 * ((m.n_columns + p.block - 1) / p.block));
+    p.stride = uint32_t((m.n_columns / 4 + 2 * ((m.n_columns + p.block - 1) / p.block) + 3) / 4 * 4);
     const Rotation turn = rotation(m.hadamard);
     p.shared = turn.shared;
+    p.shared.push_back(pack_text(m, p.block, turn.call));
+    p.shared.push_back(wgsl("rows/packed_arena"));
     for (int set = 0; set < m.n_sets; ++set) {
       p.at[size_t(set)] = packed_at_ + uint32_t(set * rows(x)) * p.stride;
-      p.stages.push_back(row("pack", {{"$HADAMARD", turn.call}, {"$BLOCK", number(p.block)}}, value(x).alias_of < 0 ? width(x) : 0));
+      p.stages.push_back(row("pack", {}, value(x).alias_of < 0 ? width(x) : 0));
       p.words.push_back({at(x), stride(x), p.at[size_t(set)], p.stride, width(x), uint32_t(m.n_columns), signs(m),
                          halves(m.sets[set].column_scale, m.n_columns)});
     }
     packed_words_ = std::max(packed_words_, uint64_t(m.n_sets * rows(x)) * p.stride);
     return p;
+  }
+
+  /// Words of a row of a plane that a lane reads at a time: as many as rows begin at.
+  static uint32_t chunk_words(const PlaneMatrix& m) {
+    const auto n_words = uint32_t(m.words_per_row());
+    return n_words % 4 == 0 ? 4 : n_words % 2 == 0 ? 2 : 1;
+  }
+  static std::string pack_text(const PlaneMatrix& m, uint32_t block, const std::string& turn) {
+    std::string most, whole;
+    for (uint32_t i = 0; i < block / 8; ++i) {
+      most += "most = larger(most, part[lane0 + " + number(i) + "]);\n";
+      whole += "whole += part[lane0 + " + number(i) + "];\n";
+    }
+    return wgsl("rows/pack_columns", {{"$HADAMARD", turn}, {"$BLOCK", number(block)}, {"$FOURS", number(2 * chunk_words(m))}, {"$MOST", most}, {"$WHOLE", whole}});
   }
 
   /// Planes and few tokens: the input packed in 8 bits, one-bit products, the filter (docs/formats.md §1).
@@ -330,67 +376,273 @@ class Lowering {
     const int64_t first = w.first_row / m.segment * m.segment;
     const int64_t end = std::min(m.n_rows, (w.first_row + w.shape[0] + m.segment - 1) / m.segment * m.segment);
     Packing packed = packing(node);
-    for (size_t i = 0; i < packed.stages.size() && packed_node_ != &node; ++i) {
+    for (size_t i = 0; i < packed.stages.size() && packed_node_ != &node && inside_.second == 0; ++i) {
       stage(n_tokens, std::move(packed.stages[i]), packed.words[i], packed.shared);
     }
-    uint32_t products[2], product_stride[2];
-    uint64_t products_words = 0;
-    for (int set = 0; set < m.n_sets; ++set) {
-      products[set] = products_at_ + uint32_t(products_words);
-      product_stride[set] = uint32_t((end - first) * m.sets[set].code.n_planes);
-      products_words += uint64_t(n_tokens) * product_stride[set];
-    }
-    products_words_ = std::max(products_words_, products_words);
+    is_odd_ = !is_odd_;  // what an earlier product's rows lack may be read while this one runs
+    Carry carry{carry_at_, uint32_t((end - first) / 32 * 8), uint32_t(w.first_row - first), uint32_t(m.segment / 32), 0};
+    for (int set = 0; set < m.n_sets; ++set) carry.n = std::max(carry.n, uint32_t(m.sets[set].code.n_taps - 1));
+    carry_words_ = std::max(carry_words_, uint64_t(n_tokens) * carry.stride);
+    carry.at += is_odd_ ? carry_room_ : 0;
+    const std::pair<Carry, int32_t> before = carry_;  // of what is read here
     close();
+    const size_t n_steps = out_.steps.size();
     SB_TRY(std::vector<Part> pieces, parts(w));
     for (int set = 0; set < m.n_sets; ++set) {
+      const PlaneCode& code = m.sets[set].code;
       for (const Part& part : pieces) {
         const int64_t from = std::max(first, part.first_row), to = std::min(end, part.first_row + part.n_rows);
         if (from >= to) continue;
         GpuStep step;
         step.name = "planes_few";
-        step.text = wgsl("prelude") + wgsl("planes_few", {{"$PLANES", number(uint32_t(m.sets[set].code.n_planes))},
-                                                          {"$PRODUCTS", products_text(m.sets[set].code)},
-                                                          {"$BLOCK", number(packed.block)},
-                                                          {"$KEEP", std::string(kKeepLayout)}});
-        step.params = {packed.at[size_t(set)], packed.stride,
-                       products[set],          product_stride[set],
-                       uint32_t(to - from),    uint32_t(m.words_per_row()),
-                       uint32_t(from - first), uint32_t(from - part.first_row)};
+        std::optional<Columns> inside;
+        if (inside_.second) {
+          inside = Columns::inside(width(node.inputs[0]), 8, out_.steps.size() == n_steps);
+          carry_ = before;
+          step.name = columns_of(*inside, inside_.first, inside_.second) + " planes_few";
+          const Rotation turn = rotation(m.hadamard);
+          std::vector<std::string> texts = turn.shared;
+          texts.push_back(pack_text(m, packed.block, turn.call));
+          texts.push_back(wgsl("rows/packed_group", {{"$FOURS", number((packed.stride + 3) / 4)}}));
+          inside->pack(inside_result_, 0, 0, uint32_t(m.n_columns), signs(m), halves(m.sets[set].column_scale, m.n_columns), texts);
+        }
+        step.text = products_text(m, code, packed.block, inside ? &*inside : nullptr);
+        step.params = {packed.at[size_t(set)],
+                       packed.stride,
+                       at(y),
+                       stride(y),
+                       width(y),
+                       carry.rows_before,
+                       uint32_t(from - first) / 32,
+                       uint32_t(from - part.first_row),
+                       row_scales(m, set) + uint32_t(first),
+                       uint32_t(set),
+                       set == 0 ? vector(node.inputs[2]) : kGpuNone,
+                       squares_at_,
+                       carry.at,
+                       carry.stride,
+                       carry.n_blocks,
+                       0};
+        step.params.resize(20);
+        if (!inside && normed_.product == &node) {
+          step.params[15] = normed_.n;
+          step.params[16] = normed_.share;
+          step.params[17] = normed_.eps;
+        }
+        for (int q = 0; q < code.n_taps; ++q) {
+          for (int p = 0; p < code.n_planes; ++p) step.params.push_back(bits(code.filter[size_t(q)][size_t(p)]));
+        }
+        if (inside) {
+          step.params.resize(32);
+          step.params.insert(step.params.end(), inside->params().begin(), inside->params().end());
+        }
         step.weights[0] = part.buffer[set];
-        set_groups(step, (to - from + 7) / 8, n_tokens);
+        set_groups(step, (to - from) / 32, n_tokens);
         push(std::move(step));
       }
     }
-    for (int set = 0; set < m.n_sets; ++set) {
-      const PlaneCode& code = m.sets[set].code;
-      stage(n_tokens, row("filter", {{"$SUM", sum_text(code)}, {"$PLANES", number(uint32_t(code.n_planes))}}, width(y)),
-            {products[set], product_stride[set], at(y), stride(y), width(y), uint32_t(w.first_row - first), uint32_t(m.segment),
-             set == 0 ? vector(node.inputs[2]) : kGpuNone, row_scales(m, set) + uint32_t(first), filter(code), uint32_t(set)});
+    carry_ = {{}, -1};
+    if (carry.n == 0) return {};
+    if (takes_carry(index_ + 1, y)) {
+      carry_ = {carry, y};
+      return {};
     }
+    stage(n_tokens, row("carry", {}, width(y)),
+          {at(y), stride(y), width(y), carry.at, carry.stride, carry.rows_before, carry.n_blocks},
+          {wgsl("carry", {{"$CARRY", number(carry.n)}})});
     return {};
   }
 
-  /// Products of a row's planes, a component each: planes_few.wgsl.
-  static std::string products_text(const PlaneCode& code) {
+  /// planes_few.wgsl for a set: as many words at a time as rows begin at, loads before products, everything unrolled in the text.
+  static std::string products_text(const PlaneMatrix& m, const PlaneCode& code, uint32_t block, const Columns* inside) {
+    const auto n_words = uint32_t(m.words_per_row());
+    const uint32_t n = chunk_words(m);
+    const auto P = uint32_t(code.n_planes);
+    const uint32_t n_chunks = n_words / n;
+    std::string sums, loads, products, lanes, reduce;
+    for (uint32_t r = 0; r < 2; ++r) {
+      for (uint32_t p = 0; p < P; ++p) {
+        const std::string id = std::to_string(r * P + p);
+        sums += "var sum" + id + " = 0.0;\n";
+        loads += "var w" + id + " = W[row + " + number((r * P + p) * n_chunks) + " + c];\n";
+  lanes += "{\nlet i = pair * " + number(2 * P) + " + " + number(r * P + p) + ";\nlane_put(i * 16u + (lane ^ (i & 15u)), 2.0 * sum" + id + " - whole);\n}\n";
+      }
+    }
+    for (uint32_t i = 0; i < 2 * n; ++i) loads += "let x" + std::to_string(i) + " = " + (inside ? "packed[" : "arena[(x >> 2u) + ") + number(i * n_chunks) + " + c];\n";
+    const std::string at = "c * " + number(n * 32) + " / " + number(block);
+    const std::string from = inside ? "bitcast<f32>(packed_at(" : "ld((x + ", close = "))";
+    loads += "let scale = " + from + "kScales + " + at + close + ";\n";
+    loads += "whole += select(0.0, " + from + "kWholes + " + at + close + ", c * " + number(n * 32) + " % " + number(block) + " == 0u);\n";
+    constexpr const char* kMasks[] = {"0x01010101u", "0x02020202u", "0x04040404u", "0x08080808u"};
+    for (uint32_t id = 0; id < 2 * P; ++id) {
+      const std::string w = "w" + std::to_string(id);
+      std::string bits[4];
+      for (uint32_t j = 0; j < n; ++j) {
+        const std::string one = n == 1 ? w : w + "." + "xyzw"[j], a = "x" + std::to_string(2 * j), b = "x" + std::to_string(2 * j + 1);
+        for (int i = 0; i < 4; ++i) {
+          bits[i] += (j ? " + " : "") + ("dot4I8Packed(" + one + " & " + kMasks[i] + ", " + a + "." + "xyzw"[i] + ")") + " + dot4I8Packed((" +
+                     one + " >> 4u) & " + kMasks[i] + ", " + b + "." + "xyzw"[i] + ")";
+        }
+      }
+      products += "sum" + std::to_string(id) + " += scale * f32((" + bits[0] + ") + ((" + bits[1] + ") >> 1u) + ((" + bits[2] + ") >> 2u) + ((" + bits[3] +
+                  ") >> 3u));\n";
+    }
+    for (uint32_t i = 0; i < 16; ++i) reduce += "sum += lane_at(i * 16u + (" + number(i) + " ^ (i & 15u)));\n";
+    const std::string before = inside ? "let k = l * 8u;\n" + inside->body() : "";
+    const std::string helpers = inside ? "const kColumns = " + number(inside->width()) + ";\n" + wgsl("rows/main") + inside->helpers() : "";
+    return wgsl("prelude") + wgsl("access4") + helpers +
+           wgsl("planes_few", {{"$LANES_AT", inside ? wgsl("lanes_shared") : wgsl("lanes_own", {{"$PLANES", std::to_string(P)}})},
+                               {"$PROLOGUE", before},
+                               {"$PLANES", std::to_string(P)},
+                               {"$WORDS", n == 1 ? "u32" : "vec" + std::to_string(n) + "u"},
+                               {"$CHUNKS", number(n_chunks)},
+                               {"$SCALES", number(uint32_t(m.n_columns) / 4)},
+                               {"$WHOLES", number(uint32_t(m.n_columns) / 4 + (uint32_t(m.n_columns) + block - 1) / block)},
+                               {"$SUMS", sums},
+                               {"$LOADS", loads},
+                               {"$PRODUCTS", products},
+                               {"$LANES", lanes},
+                               {"$REDUCE", reduce},
+                               {"$FILTER", filter_text(code)},
+                               {"$KEEP", std::string(kKeepLayout)}});
+  }
+  /// The taps of a filter, unrolled.
+  static std::string filter_text(const PlaneCode& code) {
     std::string text;
-    for (uint32_t p = 0; p < uint32_t(kMaxPlanes); ++p) {
-      text += p ? ", " : "";
-      text += p < uint32_t(code.n_planes) ? "products(W[row + " + number(p) + " * n_words + j], a, b)" : "0.0";
+    const auto P = uint32_t(code.n_planes);
+    for (uint32_t q = 0; q < uint32_t(code.n_taps); ++q) {
+      const std::string row = "l - " + number(q);
+      std::string sum;
+      for (uint32_t p = 0; p < P; ++p) {
+        const uint32_t i = q * P + p;
+        sum += (p ? " + " : "") + ("bitcast<f32>(P[" + std::to_string(5 + i / 4) + "]." + "xyzw"[i % 4] + ") * z[(" + row + ") * " + number(P) + " + " + number(p) + "]");
+      }
+      text += "if (" + row + " < 32u) { y += " + sum + "; }\n";
     }
     return text;
   }
-  /// The taps of a filter, unrolled: rows/filter.wgsl.
-  static std::string sum_text(const PlaneCode& code) {
-    std::string text;
-    for (uint32_t q = 0; q < uint32_t(code.n_taps); ++q) {
-      const std::string row = "o" + std::to_string(q);
-      text += "let " + row + " = z + select(o - " + number(q) + ", o + $B.z - " + number(q) + ", o < " + number(q) + ") * $PLANES;\n";
-      for (uint32_t p = 0; p < uint32_t(code.n_planes); ++p) {
-        text += "sum += vec_at($C.y + " + number(q * uint32_t(code.n_planes) + p) + ") * ld(" + row + " + " + number(p) + ");\n";
+
+  // ---- Runs of columns ----
+
+  int uses(int32_t v) const {
+    int n = 0;
+    for (const Node& node : plan_.nodes()) {
+      for (const int32_t in : node.inputs) n += in >= 0 && plan_.root(in) == plan_.root(v);
+    }
+    for (const Output& output : plan_.outputs()) n += plan_.root(output.value) == plan_.root(v);
+    return n;
+  }
+  static bool is_columns_op(const Op& op) {
+    return std::holds_alternative<Add>(op) || std::holds_alternative<Glu>(op) || std::holds_alternative<Activate>(op) ||
+           std::holds_alternative<SoftCap>(op) || std::holds_alternative<RmsNorm>(op);
+  }
+  /// Whether the nodes from `begin` on are ops over the same columns until a product of planes with few tokens takes what they end in: where
+  /// they end; 0: no. A norm is the last, since its division is that product's.
+  size_t columns_run(size_t begin) const {
+    const std::vector<Node>& nodes = plan_.nodes();
+    size_t i = begin;
+    for (; i < nodes.size() && is_columns_op(nodes[i].op); ++i) {
+      const int32_t y = nodes[i].output;
+      if (rows(y) > kFewTokens || width(y) != width(nodes[begin].output) || width(y) % 8 || value(y).alias_of >= 0) return 0;
+      for (const int32_t in : nodes[i].inputs) {
+        if (in < 0 || value(in).kind != ValueKind::kActivation) continue;
+        if (width(in) != width(y) || stride(in) % 4 || first_column(in) % 4) return 0;
+      }
+      if (std::holds_alternative<RmsNorm>(nodes[i].op)) {
+        if (width(nodes[i].inputs[1]) != width(y) || uses(y) != 1) return 0;
+        ++i;
+        break;
       }
     }
-    return text;
+    if (i == begin || i == nodes.size()) return 0;
+    const Node& product = nodes[i];
+    if (!std::holds_alternative<MatMul>(product.op) || product.inputs[0] != nodes[i - 1].output || !value(product.inputs[1]).weight.planes) return 0;
+    return i;
+  }
+  uint32_t first_column(int32_t v) const {
+    int64_t column = 0;
+    for (; value(v).alias_of >= 0; v = value(v).alias_of) column += value(v).first_column;
+    return uint32_t(column);
+  }
+  /// Whether the nodes from `begin` on, which are made into one step, are all that read y.
+  bool takes_carry(size_t begin, int32_t y) const {
+    size_t end = columns_run(begin);
+    if (const auto heads = one_attention(begin)) end = heads->end;
+    int n = 0;
+    for (size_t i = begin; i < end; ++i) {
+      for (const int32_t in : plan_.nodes()[i].inputs) n += in >= 0 && plan_.root(in) == y;
+    }
+    return n > 0 && n == uses(y);
+  }
+
+  /// The nodes [begin, end) written into `columns`; their last value is left in inside_result_. Returns their names.
+  std::string columns_of(Columns& columns, size_t begin, size_t end) {
+    const std::vector<Node>& nodes = plan_.nodes();
+    const Node& product = nodes[end];
+    std::map<int32_t, Columns::Register> registers;
+    std::string name;
+    auto get = [&](int32_t v) {
+      const auto known = registers.find(v);
+      if (known != registers.end()) return known->second;
+      Carry carry = carry_.first;
+      const bool lacks = carry_.second >= 0 && plan_.root(v) == carry_.second;
+      carry.rows_before += lacks ? first_column(v) : 0;
+      return registers[v] = columns.load(at(v), stride(v), lacks ? &carry : nullptr);
+    };
+    normed_ = {};
+    for (size_t i = begin; i < end; ++i) {
+      const Node& node = nodes[i];
+      const int32_t a = node.inputs[0], b = node.inputs[1], y = node.output;
+      Columns::Register x = 0;
+      if (std::holds_alternative<Add>(node.op)) {
+        const Columns::Register first = get(a);
+        x = columns.add(first, get(b));
+      } else if (const auto* glu = std::get_if<Glu>(&node.op)) {
+        const Columns::Register gate = get(a);
+        x = columns.glu(activation_name(glu->act), gate, get(b));
+      } else if (const auto* act = std::get_if<Activate>(&node.op)) {
+        x = columns.activate(activation_name(act->act), get(a));
+      } else if (const auto* cap = std::get_if<SoftCap>(&node.op)) {
+        x = columns.softcap(get(a), bits(cap->cap));
+      } else {
+        const auto& norm = std::get<RmsNorm>(node.op);
+        x = columns.norm(get(a), vector(b), bits(norm.offset), bits(norm.eps), squares_at_);
+        normed_ = {&product, columns.n_squares(), bits(1 / float(width(y))), bits(norm.eps)};
+        squares_words_ = std::max(squares_words_, uint64_t(rows(y)) * columns.n_squares());
+      }
+      registers[y] = x;
+      name += std::string(name.empty() ? "" : " ") + op_name(node.op);
+      int inside = 0;
+      for (size_t k = i + 1; k <= end; ++k) {
+        for (const int32_t in : nodes[k].inputs) inside += in >= 0 && plan_.root(in) == y;
+      }
+      if (inside < uses(y)) columns.store(x, at(y), stride(y));
+    }
+    inside_result_ = registers[product.inputs[0]];
+    return name;
+  }
+  /// Whether a product of planes is better off making its small input itself, in every workgroup anew, than a dispatch before it.
+  bool is_made_inside(const Node& product) const {
+    const PlaneMatrix& m = *value(product.inputs[1]).weight.planes;
+    return m.n_columns <= 2048 && width(product.output) <= 8192 && uses(product.inputs[0]) == 1;
+  }
+
+  Status lower_columns(size_t begin, size_t end) {
+    close();
+    const std::vector<Node>& nodes = plan_.nodes();
+    const Node& product = nodes[end];
+    Columns columns(width(nodes[begin].output), rows(nodes[begin].output));
+    const std::string name = columns_of(columns, begin, end);
+    carry_ = {{}, -1};
+    const Packing packed = packing(product);
+    const PlaneMatrix& m = *value(product.inputs[1]).weight.planes;
+    for (int set = 0; set < m.n_sets; ++set) {
+      columns.pack(inside_result_, packed.at[size_t(set)], packed.stride, uint32_t(m.n_columns), signs(m),
+                   halves(m.sets[set].column_scale, m.n_columns), packed.shared);
+    }
+    packed_node_ = &product;
+    push(columns.finish(name + " pack"));
+    return {};
   }
 
   Status lower(const RmsNorm& op, const Node& node) {
@@ -454,24 +706,12 @@ class Lowering {
       const std::string n = std::to_string(i), term = "q[i + " + n + "u]";
       score += in_pairs ? "score += dot(" + term + ", k" + n + ");\n" : "score += " + term + " * k" + n + ";\n";
     }
-    // Heads of whole blocks are packed right away for the product behind.
     std::string helpers = wgsl("rows/main"), pack;
     std::vector<uint32_t> pack_words;
-    if (const Packing p = packing_behind(y); !p.stages.empty() && dh % p.block == 0) {
-      for (const std::string& text : p.shared) helpers += text;
-      for (size_t i = 0; i < p.stages.size(); ++i) {
-        std::string text = p.stages[i].text;
-        fill(text,
-             {{"$A", "P[" + std::to_string(3 + 2 * i) + "]"}, {"$B", "P[" + std::to_string(4 + 2 * i) + "]"}, {"$N", std::to_string(i)}});
-        helpers += text;
-        pack += "stage" + std::to_string(i) + "(t, l);\n";
-        pack_words.insert(pack_words.end(), p.words[i].begin(), p.words[i].end());
-      }
-      packed_node_ = next_;
-    }
+    pack_heads(y, dh, 3, helpers, pack, pack_words);
     GpuStep step;
     step.name = pack.empty() ? "attention" : "attention pack";
-    step.text = wgsl("prelude") + helpers +
+    step.text = wgsl("prelude") + wgsl("access") + helpers +
                 wgsl(!half_     ? "cache_float"
                      : in_pairs ? "cache_half"
                                 : "cache_half_odd") +
@@ -502,6 +742,209 @@ class Lowering {
     step.groups[1] = uint32_t(rows(q));
     push(std::move(step));
     return {};
+  }
+  /// One token's attention with what lies between the products of q, k and v and it.
+  struct OneAttention {
+    const Attention* op = nullptr;
+    size_t end = 0;                               // the node behind
+    int32_t q = -1, k = -1, v = -1;               // as the products leave them
+    int32_t q_gain = -1, k_gain = -1, table = -1; // norms of heads and angles, or none
+    const Rope* rope = nullptr;
+    const RmsNorm* norm = nullptr;
+  };
+  std::optional<OneAttention> one_attention(size_t begin) const {
+    const std::vector<Node>& nodes = plan_.nodes();
+    OneAttention found;
+    std::map<int32_t, const Node*> makers;
+    int32_t k = -1;
+    size_t i = begin;
+    for (; i < nodes.size() && !found.op; ++i) {
+      const Node& node = nodes[i];
+      if (const auto* op = std::get_if<Attention>(&node.op)) {
+        found.op = op;
+        found.q = node.inputs[0];
+      } else if (const auto* write = std::get_if<CacheWrite>(&node.op)) {
+        (write->part == KvPart::kKeys ? k : found.v) = node.inputs[0];
+      } else if (std::holds_alternative<Rope>(node.op) || std::holds_alternative<RmsNorm>(node.op)) {
+        if (uses(node.output) != 1) return std::nullopt;
+        makers[node.output] = &node;
+      } else {
+        return std::nullopt;
+      }
+    }
+    if (!found.op || k < 0 || found.v < 0 || i < begin + 3 || makers.contains(found.v)) return std::nullopt;
+    found.end = i;
+    found.k = k;
+    const uint32_t dh = uint32_t(found.op->head_dim), n_elements = half_ ? 8 : 4;
+    if (rows(found.q) != 1 || dh % 8 || dh > 256 || uint32_t(found.op->n_kv_heads) * dh % n_elements) return std::nullopt;
+    for (auto [x, gain] : {std::pair(&found.q, &found.q_gain), std::pair(&found.k, &found.k_gain)}) {
+      if (const auto at = makers.find(*x); at != makers.end() && std::holds_alternative<Rope>(at->second->op)) {
+        const Rope* rope = &std::get<Rope>(at->second->op);
+        if (rope->head_dim != int32_t(dh) || (found.rope && rope->style != found.rope->style) || (found.table >= 0 && found.table != at->second->inputs[1]))
+          return std::nullopt;
+        found.rope = rope;
+        found.table = at->second->inputs[1];
+        *x = at->second->inputs[0];
+      } else if (found.rope) {
+        return std::nullopt;  // keys that do not turn, beside queries that do
+      }
+      if (const auto at = makers.find(*x); at != makers.end()) {
+        if (!std::holds_alternative<RmsNorm>(at->second->op) || width(at->second->inputs[1]) != dh) return std::nullopt;
+        const RmsNorm* norm = &std::get<RmsNorm>(at->second->op);
+        if (found.norm && (norm->eps != found.norm->eps || norm->offset != found.norm->offset)) return std::nullopt;
+        found.norm = norm;
+        *gain = at->second->inputs[1];
+        *x = at->second->inputs[0];
+      }
+      if (makers.contains(*x)) return std::nullopt;
+    }
+    return found;
+  }
+  void lower_one(const OneAttention& a) {
+    close();
+    const Node& node = plan_.nodes()[a.end - 1];
+    next_ = a.end < plan_.nodes().size() ? &plan_.nodes()[a.end] : nullptr;
+    const Attention& op = *a.op;
+    const int32_t y = node.output;
+    const auto dh = uint32_t(op.head_dim);
+    const uint32_t n_elements = half_ ? 8 : 4, n_words = dh / n_elements, lanes = std::bit_ceil(n_words);
+    const bool halves = !a.rope || a.rope->style == RopeStyle::kHalves;
+    std::string own, q, scores, most, highest, shrink, values, reduce;
+    const uint32_t n_q = (n_words + 7) / 8;  // vec4u a lane
+    auto index = [](const std::string& name, uint32_t i) { return name + std::to_string(i); };
+    const std::string parts[] = {"a", "b"};
+    const uint32_t n_parts = n_elements / 4;
+    for (uint32_t part = 0; part < n_parts; ++part) {
+      own += "var " + parts[part] + " = vec4f(0.0);\nif (slice == 0u && d < kWords) {\nlet i = 2u * dh + d * kElements + " + number(4 * part) + ";\n" +
+             parts[part] + " = vec4f(heads[i], heads[i + 1u], heads[i + 2u], heads[i + 3u]);\n}\n";
+      shrink += parts[part] + " *= shrink;\n";
+    }
+    for (uint32_t m = 0; m < n_q; ++m) {
+      for (uint32_t part = 0; part < n_parts; ++part) {
+        const std::string name = index("q", m) + parts[part];
+        q += "var " + name + " = vec4f(0.0);\nif (lane + " + number(8 * m) + " < kWords) {\nlet i = (lane + " + number(8 * m) + ") * kElements + " +
+             number(4 * part) + ";\n" + name + " = vec4f(heads[i], heads[i + 1u], heads[i + 2u], heads[i + 3u]);\n}\n";
+      }
+    }
+    for (uint32_t i = 0; i < 8; ++i) {
+      const std::string key = index("at", i);
+      scores += "let " + key + " = min(origin + " + number(32 * i) + ", last) * row + column;\n";
+      for (uint32_t m = 0; m < n_q; ++m) {
+        scores += "let " + index("k", i) + "_" + std::to_string(m) + " = keys[" + key + " + min(lane + " + number(8 * m) + ", kWords - 1u)];\n";
+      }
+    }
+    // Loads of values v0 … v7 from j on, and what they add.
+    auto load_values = [&](const std::string& j) {
+      std::string text;
+      for (uint32_t i = 0; i < 8; ++i) {
+        text += "let " + index("r", i) + " = " + j + " + " + number(i) + " * kSlices;\n";
+        text += "let " + index("v", i) + " = values[min(j0 + " + index("r", i) + ", last) * row + at];\n";
+      }
+      return text;
+    };
+    std::string add_values;
+    for (uint32_t i = 0; i < 8; ++i) {
+      const std::string w = index("w", i);
+      add_values += "let " + w + " = select(0.0, weight[min(" + index("r", i) + ", 255u)], " + index("r", i) + " < n);\n";
+      add_values += "a += " + w + " * low(" + index("v", i) + ");\n";
+      if (n_parts == 2) add_values += "b += " + w + " * high(" + index("v", i) + ");\n";
+      add_values += "total += " + w + ";\n";
+    }
+    scores += load_values("slice");
+    for (uint32_t i = 0; i < 8; ++i) {
+      scores += "sum_put(slot + " + number(32 * i) + ", lane, ";
+      for (uint32_t m = 0; m < n_q; ++m) {
+        const std::string k = index("k", i) + "_" + std::to_string(m);
+        scores += (m ? " + dot(" : "dot(") + index("q", m) + "a, low(" + k + "))";
+        if (n_parts == 2) scores += " + dot(" + index("q", m) + "b, high(" + k + "))";
+      }
+      scores += ");\n";
+    }
+    values = add_values;
+    const std::string more_values = load_values("j") + add_values;
+    std::string own_sum, own_all;
+    for (uint32_t i = 1; i < 16; ++i) own_sum += "s += part[l + " + number(16 * i) + "];\n";
+    for (uint32_t i = 0; i < 16; ++i) own_all += "own += most[" + number(i) + "];\n";
+    for (uint32_t i = 1; i < 16; ++i) most += "m = max(m, weight[l + " + number(16 * i) + "]);\n";
+    for (uint32_t i = 0; i < 16; ++i) highest += "above = max(above, most[" + number(i) + "]);\n";
+    for (uint32_t i = 0; i < n_elements; ++i) reduce += "sum_put(l, " + number(i) + ", " + parts[i / 4] + "." + "xyzw"[i % 4] + ");\n";
+
+    GpuStep step;
+    step.name = "attention_one";
+    std::string helpers = wgsl("rows/main"), pack;
+    std::vector<uint32_t> pack_words;
+    pack_heads(y, dh, 7, helpers, pack, pack_words);
+    uint32_t n_carried = 0;
+    std::vector<uint32_t> carries;
+    for (const int32_t x : {a.q, a.k, a.v}) {
+      const bool lacks = carry_.second >= 0 && plan_.root(x) == carry_.second;
+      const Carry& c = carry_.first;
+      n_carried = std::max(n_carried, lacks ? c.n : 0);
+      if (lacks) {
+        carries.insert(carries.end(), {c.at, c.rows_before + first_column(x), c.n_blocks, 0});
+      } else {
+        carries.insert(carries.end(), {kGpuNone, 0, 1, 0});
+      }
+    }
+    carry_ = {{}, -1};
+    if (pack.empty()) helpers += wgsl("rows/hadamard");  // its memory serves here too
+    helpers += wgsl("carry", {{"$CARRY", number(n_carried)}});
+    step.text = wgsl("prelude") + wgsl("access") + helpers +
+                wgsl("attention_one", {{"$DH", number(dh)},
+                                       {"$WORDS", number(n_words)},
+                                       {"$LANES", number(lanes)},
+                                       {"$PAIR", halves ? "d % max(n, 1u)" : "d / 2u"},
+                                       {"$SECOND", halves ? "d >= n" : "(d & 1u) == 1u"},
+                                       {"$OTHER", halves ? "select(d + n, d - n, d >= n)" : "(d ^ 1u)"},
+                                       {"$CACHE", wgsl(half_ ? "one_half" : "one_float")},
+                                       {"$OWN", own},
+                                       {"$Q", q},
+                                       {"$SCORES", scores},
+                                       {"$MOST", most},
+                                       {"$HIGHEST", highest},
+                                       {"$SHRINK", shrink},
+                                       {"$VALUES", values},
+                                       {"$MORE_VALUES", more_values},
+                                       {"$KEY_SUM", own_sum},
+                                       {"$KEY_ALL", own_all},
+                                       {"$REDUCE", reduce},
+                                       {"$PACK", pack.empty() ? "" : wgsl("attention_pack", {{"$STAGES", pack}})},
+                                       {"$KEEP", std::string(kKeepLayout)}});
+    step.params = {at(a.q),
+                   at(a.k),
+                   at(a.v),
+                   at(y),
+                   uint32_t(op.n_heads / op.n_kv_heads),
+                   uint32_t(op.window),
+                   uint32_t(op.n_kv_heads) * dh / (half_ ? 2 : 1),
+                   bits(op.scale),
+                   op.softcap > 0 ? bits(op.softcap) : 0,
+                   a.rope ? at(a.table) : 0,
+                   a.rope ? width(a.table) / 2 : 0,
+                   a.norm ? bits(a.norm->eps) : 0,
+                   vector(a.q_gain),
+                   vector(a.k_gain),
+                   a.norm ? bits(a.norm->offset) : 0,
+                   0};
+    step.params.insert(step.params.end(), carries.begin(), carries.end());
+    step.params.insert(step.params.end(), pack_words.begin(), pack_words.end());
+    step.kv_layer = op.layer;
+    step.groups[0] = uint32_t(op.n_heads);
+    push(std::move(step));
+  }
+  /// Heads of whole blocks are packed right away for the product behind: the calls, what they need, their parameters from P[first] on.
+  void pack_heads(int32_t y, uint32_t dh, size_t first, std::string& helpers, std::string& calls, std::vector<uint32_t>& words) {
+    const Packing p = packing_behind(y);
+    if (p.stages.empty() || dh % p.block) return;
+    for (const std::string& text : p.shared) helpers += text;
+    for (size_t i = 0; i < p.stages.size(); ++i) {
+      std::string text = p.stages[i].text;
+      fill(text, {{"$A", "P[" + std::to_string(first + 2 * i) + "]"}, {"$B", "P[" + std::to_string(first + 1 + 2 * i) + "]"}, {"$N", std::to_string(i)}});
+      helpers += text;
+      calls += "stage" + std::to_string(i) + "(t, l, h * " + number(dh) + ", (h + 1u) * " + number(dh) + ");\n";
+      words.insert(words.end(), p.words[i].begin(), p.words[i].end());
+    }
+    packed_node_ = next_;
   }
   /// Whether a and b are the two halves of one value.
   bool is_folded(int32_t a, int32_t b) const {
@@ -547,8 +990,18 @@ class Lowering {
   int32_t begin_ = -1;                 // of the node being lowered
   const Node* next_ = nullptr;         // after it
   const Node* packed_node_ = nullptr;  // a product whose input lies packed already
-  uint32_t packed_at_, products_at_, angles_at_;
-  uint64_t packed_words_ = 0, products_words_ = 0, angles_words_ = 0;
+  std::pair<Carry, int32_t> carry_ = {{}, -1};  // of a product whose readers, the next step, add it
+  struct {
+    const Node* product = nullptr;  // whose input is a norm that is not divided yet
+    uint32_t n = 0, share = 0, eps = 0;  // sums of squares; 1/D and eps as bits
+  } normed_;
+  std::pair<size_t, size_t> inside_ = {};  // nodes that the product being lowered makes itself
+  Columns::Register inside_result_ = 0;
+  bool is_odd_ = false;
+  uint32_t carry_room_ = 0;  // words between the two places of what rows lack
+  size_t index_ = 0;  // of the node being lowered
+  uint32_t packed_at_, carry_at_, squares_at_, angles_at_;
+  uint64_t packed_words_ = 0, carry_words_ = 0, squares_words_ = 0, angles_words_ = 0;
 };
 
 }  // namespace

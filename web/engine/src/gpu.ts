@@ -11,8 +11,11 @@ export type Imports = Record<string, (...args: number[]) => number | void>;
 const MAP_READ = 0x1;
 const COPY_SRC = 0x4;
 const COPY_DST = 0x8;
+const QUERY_RESOLVE = 0x200;
 const USES = [0x80, 0x40]; // GpuUse: storage, uniform
 const MAP_MODE_READ = 0x1;
+
+const PROFILE_REPEATS = 200;
 
 const DISPATCH = 1;
 const COPY = 2;
@@ -55,6 +58,14 @@ interface Read {
   nBytes: number;
 }
 
+/** A step of the last run: how often it has such, and what one takes after the other, alone. */
+export interface StepTime {
+  kernel: string;
+  groups: [number, number, number];
+  n: number;
+  us: number;
+}
+
 interface Opened {
   isLost: boolean;
   // Kept together: in Node a device goes when what it came from is collected.
@@ -72,6 +83,7 @@ export class Gpu {
   #error = '';
   readonly #buffers = new Numbered<GPUBuffer>();
   #pipelines = new Numbered<GPUComputePipeline>();
+  #last = new Uint32Array(); // the last list with dispatches
   readonly #binds = new Numbered<GPUBindGroup>();
   readonly #reads = new Map<number, Read>();
   #told: Promise<unknown> = Promise.resolve(); // all error scopes so far have been heard
@@ -121,6 +133,7 @@ export class Gpu {
       this.#state = 'closed'; // told once: the next call tries again
       return 0;
     }
+    this.#last = new Uint32Array();
     this.#pipelines = new Numbered(); // buffers and bind groups are freed by who has them
     for (const read of this.#reads.values()) this.#free(read.buffer);
     this.#reads.clear();
@@ -142,6 +155,47 @@ export class Gpu {
     const isPending = this.#state === 'opening' || [...this.#reads.values()].some(({ state }) => state === 'pending');
     if (!this.#hasAnswered && isPending) await new Promise<void>((resolve) => this.#onAnswer.push(resolve));
     this.#hasAnswered = false;
+  }
+
+  /** Times the steps of the last run, each many times over between two timestamps, which spoils what they work on: the session that ran must
+   * begin anew. Errors: kArgumentInvalid where the GPU tells no times. */
+  async profile(): Promise<StepTime[]> {
+    const device = this.#device;
+    if (!device.features.has('timestamp-query'))
+      throw failure('kArgumentInvalid', { what: 'This GPU or browser tells no times of kernels', fix: 'Profile where WebGPU has "timestamp-query".' });
+    const steps = new Map<string, StepTime & { pipeline: number; bind: number }>();
+    for (let at = 0; at < this.#last.length; at += this.#last[at] === READ ? 5 : 6) {
+      const [what, pipeline, bind, ...groups] = this.#last.subarray(at, at + 6) as unknown as [number, number, number, number, number, number];
+      if (what !== DISPATCH) continue;
+      const kernel = this.#pipelines.get(pipeline).label;
+      const key = `${kernel} ${groups.join()}`;
+      const known = steps.get(key);
+      if (known) known.n++;
+      else steps.set(key, { kernel, groups, n: 1, us: 0, pipeline, bind });
+    }
+    const set = device.createQuerySet({ type: 'timestamp', count: 2 });
+    const size = 16; // bytes
+    const resolved = device.createBuffer({ size, usage: QUERY_RESOLVE | COPY_SRC });
+    const come = device.createBuffer({ size, usage: MAP_READ | COPY_DST });
+    for (const step of steps.values()) {
+      for (let turn = 0; turn < 2; ++turn) { // the first warms up
+        const encoder = device.createCommandEncoder();
+        const pass = encoder.beginComputePass({ timestampWrites: { querySet: set, beginningOfPassWriteIndex: 0, endOfPassWriteIndex: 1 } });
+        pass.setPipeline(this.#pipelines.get(step.pipeline));
+        pass.setBindGroup(0, this.#binds.get(step.bind));
+        for (let i = 0; i < PROFILE_REPEATS; ++i) pass.dispatchWorkgroups(...step.groups);
+        pass.end();
+        encoder.resolveQuerySet(set, 0, 2, resolved, 0);
+        encoder.copyBufferToBuffer(resolved, 0, come, 0, size);
+        device.queue.submit([encoder.finish()]);
+        await come.mapAsync(MAP_MODE_READ);
+        const [begin, end] = new BigUint64Array(come.getMappedRange()) as unknown as [bigint, bigint];
+        step.us = Number(end - begin) / 1000 / PROFILE_REPEATS;
+        come.unmap();
+      }
+    }
+    for (const made of [set, resolved, come]) made.destroy();
+    return [...steps.values()].map(({ kernel, groups, n, us }) => ({ kernel, groups, n, us })).sort((a, b) => b.n * b.us - a.n * a.us);
   }
 
   /** Gives everything back; resolves when nothing is awaited any more: Node's WebGPU ends a process whose promises are left open. */
@@ -244,7 +298,8 @@ export class Gpu {
   #pipeline(code: string): number {
     return this.#scoped('validation', '', () => {
       const module = this.#device.createShaderModule({ code });
-      return this.#pipelines.add(this.#device.createComputePipeline({ layout: 'auto', compute: { module, entryPoint: 'main' } }));
+      const label = code.slice(0, code.indexOf('\n')).replace(/^\/\/ */, '');
+      return this.#pipelines.add(this.#device.createComputePipeline({ label, layout: 'auto', compute: { module, entryPoint: 'main' } }));
     });
   }
 
@@ -261,6 +316,7 @@ export class Gpu {
   }
 
   #submit(words: Uint32Array): void {
+    if (words[0] === DISPATCH) this.#last = words.slice();
     const reads = this.#scoped('validation', '', () => this.#encode(words));
     for (const read of reads) this.#map(read);
   }
@@ -268,36 +324,43 @@ export class Gpu {
   #encode(words: Uint32Array): Read[] {
     const encoder = this.#device.createCommandEncoder();
     let pass: GPUComputePassEncoder | null = null;
+    let pipeline = 0; // the pass's
     const endPass = () => {
       pass?.end();
       pass = null;
+      pipeline = 0;
     };
     const reads: Read[] = [];
+    const pipelines = this.#pipelines;
+    const binds = this.#binds;
+    // By index: the hundreds of dispatches of a token are the page's costliest code.
     for (let at = 0; at < words.length; ) {
-      const [what, a, b, c, d, e] = words.subarray(at, at + 6) as unknown as [number, number, number, number, number, number];
-      switch (what) {
+      const a = words[at + 1]!;
+      const b = words[at + 2]!;
+      switch (words[at]) {
         case DISPATCH:
           pass ??= encoder.beginComputePass();
-          pass.setPipeline(this.#pipelines.get(a));
-          pass.setBindGroup(0, this.#binds.get(b));
-          pass.dispatchWorkgroups(c, d, e);
+          if (a !== pipeline) pass.setPipeline(pipelines.get((pipeline = a)));
+          pass.setBindGroup(0, binds.get(b));
+          pass.dispatchWorkgroups(words[at + 3]!, words[at + 4], words[at + 5]);
           at += 6;
           break;
         case COPY:
           endPass();
-          encoder.copyBufferToBuffer(this.#buffers.get(a), b, this.#buffers.get(c), d, e);
+          encoder.copyBufferToBuffer(this.#buffers.get(a), b, this.#buffers.get(words[at + 3]!), words[at + 4]!, words[at + 5]!);
           at += 6;
           break;
         case READ: {
           endPass();
-          const read = this.#reserve(d, c);
-          encoder.copyBufferToBuffer(this.#buffers.get(a), b, read.buffer, 0, c);
+          const nBytes = words[at + 3]!;
+          const read = this.#reserve(words[at + 4]!, nBytes);
+          encoder.copyBufferToBuffer(this.#buffers.get(a), b, read.buffer, 0, nBytes);
           reads.push(read);
           at += 5;
           break;
         }
         default:
-          throw new Error(`word ${at} of a command list is ${what}`);
+          throw new Error(`word ${at} of a command list is ${words[at]}`);
       }
     }
     endPass();

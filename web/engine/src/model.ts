@@ -3,6 +3,7 @@ import { AnswerStream, camelKeys } from './answer.ts';
 import type { Client } from './client.ts';
 import { failure } from './errors.ts';
 import { generateOptionNames } from './generated/options.ts';
+import type { StepTime } from './gpu.ts';
 import type { Call, Dropped } from './messages.ts';
 import type { DeviceEvent, GenerateOptions, GoldenReport, MemoryReport, Message, ModelInfo, Progress } from './types.ts';
 
@@ -174,6 +175,13 @@ export class Model extends EventTarget implements AsyncDisposable {
   /** Bytes in use and at the peak, by tag. */
   async memory(): Promise<MemoryReport> {
     return camelKeys<MemoryReport>(await this.#call<object>({ name: 'memory' }));
+  }
+
+  /** What the GPU's steps of the last token took, the costliest first. The conversation begins anew.
+   * Errors: kArgumentInvalid where the GPU tells no times, kSessionBusy. */
+  async profile(): Promise<StepTime[]> {
+    if (this.#isBusy) throw failure('kSessionBusy');
+    return this.#call({ name: 'profile' });
   }
 
   /** Peaks count from here. */

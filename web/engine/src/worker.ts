@@ -110,7 +110,9 @@ export function serve(
         return;
       case 'call': {
         const { id, call: request } = message;
-        return request.name === 'golden' ? golden(id, request.bytes) : answer(id, call(request));
+        if (request.name === 'golden') return golden(id, request.bytes);
+        if (request.name === 'profile') return profile(id);
+        return answer(id, call(request));
       }
       case 'close':
         return close();
@@ -334,7 +336,7 @@ export function serve(
     });
   }
 
-  function call(request: Exclude<Call, { name: 'golden' }>): unknown {
+  function call(request: Exclude<Call, { name: 'golden' | 'profile' }>): unknown {
     switch (request.name) {
       case 'encode': {
         const utf8 = new TextEncoder().encode(request.text);
@@ -369,6 +371,12 @@ export function serve(
       case 'dropRefinement':
         return drop(Number.isFinite(request.bytes) ? BigInt(Math.ceil(request.bytes)) : ALL_BYTES, 'asked');
     }
+  }
+
+  async function profile(id: number): Promise<void> {
+    const steps = await gpu.profile();
+    core.check('sb_session_reset', session);
+    answer(id, steps);
   }
 
   function tokenizer(): number {

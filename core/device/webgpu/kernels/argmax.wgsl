@@ -3,21 +3,41 @@
 var<workgroup> best: array<f32, 256>;
 var<workgroup> id: array<u32, 256>;
 
+var<private> top: f32;
+var<private> at: u32;
+var<private> bad: bool;
+fn look(bits: u32, i: u32) {
+  if (i >= P[0].y) { return; }
+  // Exponents all ones: NaN, or an infinity of which only the negative one may stay.
+  bad = bad || ((bits & 0x7f800000u) == 0x7f800000u && bits != 0xff800000u);
+  let x = bitcast<f32>(bits);
+  if (bits != 0xff800000u && (at == kNone || x > top)) {
+    top = x;
+    at = i;
+  }
+}
+fn look4(w: vec4u, i: u32) {
+  look(w.x, i);
+  look(w.y, i + 1u);
+  look(w.z, i + 2u);
+  look(w.w, i + 3u);
+}
+
 @compute @workgroup_size(256)
 fn main(@builtin(local_invocation_index) l: u32) {
   $KEEP
-  var top = -3.4028234e38;
-  var at = kNone;
-  var bad = false;
-  for (var i = l; i < P[0].y; i += 256u) {
-    let bits = arena[P[0].x + i];
-    // Exponents all ones: NaN, or an infinity of which only the negative one may stay.
-    bad = bad || ((bits & 0x7f800000u) == 0x7f800000u && bits != 0xff800000u);
-    let x = bitcast<f32>(bits);
-    if (bits != 0xff800000u && (at == kNone || x > top)) {
-      top = x;
-      at = i;
-    }
+  top = -3.4028234e38;
+  at = kNone;
+  let first = P[0].x >> 2u;
+  for (var i = l; i * 4u < P[0].y; i += 1024u) {
+    let w0 = arena[first + i];
+    let w1 = arena[first + i + 256u];
+    let w2 = arena[first + i + 512u];
+    let w3 = arena[first + i + 768u];
+    look4(w0, i * 4u);
+    look4(w1, (i + 256u) * 4u);
+    look4(w2, (i + 512u) * 4u);
+    look4(w3, (i + 768u) * 4u);
   }
   best[l] = top;
   id[l] = select(at, kNone - 1u, bad);
@@ -37,7 +57,7 @@ fn main(@builtin(local_invocation_index) l: u32) {
   }
   if (l == 0u) {
     let chosen = select(id[0], kNone, id[0] == kNone - 1u);
-    arena[P[0].w] = chosen;
-    arena[P[0].z] = min(chosen, P[0].y - 1u);
+    put(P[0].w, chosen);
+    put(P[0].z, min(chosen, P[0].y - 1u));
   }
 }

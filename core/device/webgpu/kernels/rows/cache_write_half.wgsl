@@ -1,5 +1,5 @@
 // Stores a row in float16 as token position + t of a layer's $TO, two elements a word. A: x, stride, D, elements a row of the cache.
-fn stage$N(t: u32, l: u32) {
+fn stage$N(t: u32, l: u32, first: u32, end: u32) {
   for (var i = l * 2u; i < $A.z; i += 512u) {
     let x = $A.x + t * $A.y + i;
     var second = 0.0;

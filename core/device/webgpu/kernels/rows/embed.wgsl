@@ -1,6 +1,6 @@
 // y = scale · table[id], for ids among the rows of this piece. A: ids or none (by position), y, stride, D. B: first row, rows, bytes a row,
 // scale.
-fn stage$N(t: u32, l: u32) {
+fn stage$N(t: u32, l: u32, first: u32, end: u32) {
   var id = step.position + t;
   if ($A.x != kNone) { id = arena[$A.x + t]; }
   let r = id - $B.x;

@@ -1,6 +1,6 @@
 // y = scale · row of a matrix of planes, turned back, for ids among the rows of this piece. A: ids or none, y, stride, D.
 // B: row of id 0 in the piece (it may be below 0), rows, su or none, scale.
-fn stage$N(t: u32, l: u32) {
+fn stage$N(t: u32, l: u32, first: u32, end: u32) {
   var id = step.position + t;
   if ($A.x != kNone) { id = arena[$A.x + t]; }
   let r = $B.x + id;

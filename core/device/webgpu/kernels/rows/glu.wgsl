@@ -1,4 +1,4 @@
 // y = act(gate) · up. A: gate, stride, up, stride. B: y, stride, D.
-fn stage$N(t: u32, l: u32) {
-  for (var i = first_column + l; i < min($B.z, end_column); i += 256u) { st($B.x + t * $B.y + i, $ACT(ld($A.x + t * $A.y + i)) * ld($A.z + t * $A.w + i)); }
+fn stage$N(t: u32, l: u32, first: u32, end: u32) {
+  for (var i = first + l; i < min($B.z, end); i += 256u) { st($B.x + t * $B.y + i, $ACT(ld($A.x + t * $A.y + i)) * ld($A.z + t * $A.w + i)); }
 }

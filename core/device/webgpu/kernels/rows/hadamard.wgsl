@@ -1,12 +1,11 @@
 // Eight neighbours of a row in each thread, for what is done a block of inputs at a time.
-var<workgroup> exchange0: array<vec4f, 256>;
-var<workgroup> exchange1: array<vec4f, 256>;
+var<workgroup> exchange: array<vec4f, 512>;  // [2][threads]
 var<private> e0: vec4f;
 var<private> e1: vec4f;
 
 // Signs of inputs k … k + 3 (k a multiple of 4), as bits of a word per 32 inputs.
 fn signs_at(at: u32, k: u32) -> vec4f {
-  let w = vectors[at + k / 32u] >> ((k & 31u) >> 2u);
+  let w = vec_word(at + k / 32u) >> ((k & 31u) >> 2u);
   return vec4f(vec4u(w, w >> 8u, w >> 16u, w >> 24u) & vec4u(1u)) * 2.0 - 1.0;
 }
 fn ld4(at: u32, k: u32, n: u32) -> vec4f {

@@ -8,12 +8,12 @@ fn hadamard$BLOCK(l: u32) {
   e0 = low + e1;
   e1 = low - e1;
   for (var s = 1u; s < $BLOCKu / 8u; s <<= 1u) {
-    exchange0[l] = e0;
-    exchange1[l] = e1;
+    exchange[l] = e0;
+    exchange[l + 256u] = e1;
     workgroupBarrier();
     let is_second = (l & s) != 0u;
-    let other0 = exchange0[l ^ s];
-    let other1 = exchange1[l ^ s];
+    let other0 = exchange[l ^ s];
+    let other1 = exchange[(l ^ s) + 256u];
     e0 = select(e0 + other0, other0 - e0, is_second);
     e1 = select(e1 + other1, other1 - e1, is_second);
     workgroupBarrier();

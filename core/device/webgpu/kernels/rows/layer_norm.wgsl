@@ -1,5 +1,5 @@
 // y = (x − mean) / sqrt(var + eps) · g + b. A: x, stride, y, stride. B: D, g, b, eps.
-fn stage$N(t: u32, l: u32) {
+fn stage$N(t: u32, l: u32, first: u32, end: u32) {
   let x = $A.x + t * $A.y;
   var sum = 0.0;
   for (var i = l; i < $B.x; i += 256u) { sum += ld(x + i); }

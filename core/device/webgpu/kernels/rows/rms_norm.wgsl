@@ -1,10 +1,10 @@
 // y = x / sqrt(mean(x²) + eps) · (offset + g), over runs of `width`. A: x, stride, y, stride. B: D, g, width, eps. C: offset.
 // $LANES lanes work on a run.
-fn stage$N(t: u32, l: u32) {
+fn stage$N(t: u32, l: u32, first: u32, end: u32) {
   let width = $B.z;
   let lane = l % $LANES;
-  for (var first = 0u; first < $B.x; first += width * (256u / $LANES)) {
-    let run = first + l / $LANES * width;
+  for (var at = 0u; at < $B.x; at += width * (256u / $LANES)) {
+    let run = at + l / $LANES * width;
     var squares = 0.0;
     if (run < $B.x) {
       for (var i = lane; i < width; i += $LANES) {

@@ -1,5 +1,5 @@
 // Turns pairs of each head by the table's angles. A: x, stride, y, stride. B: D, table, its stride, dh. C: pairs turned.
-fn stage$N(t: u32, l: u32) {
+fn stage$N(t: u32, l: u32, first: u32, end: u32) {
   let n = $C.x;
   let table = $B.y + t * $B.z;
   for (var i = l; i < $B.x; i += 256u) {

@@ -1,5 +1,5 @@
 // x̃ = Had(su ⊙ x), padded with zeros to whole words. A: x, stride, y, stride. B: K, padded K, su or none.
-fn stage$N(t: u32, l: u32) {
+fn stage$N(t: u32, l: u32, first: u32, end: u32) {
   for (var k0 = 0u; k0 < $B.y; k0 += 2048u) {
     let k = k0 + l * 8u;
     e0 = ld4($A.x + t * $A.y, k, $B.x);
