@@ -1,45 +1,73 @@
 #!/usr/bin/env node
-// Whole tokens on the GPU through the engine's package in Node: prompt and answer speeds, and where a token's time goes.
+// Whole tokens on the GPU through the engine's package in Node: prompt and answer speeds, and with --profile what the steps of a token take.
+// The engine checks its kernels against the CPU's before it answers; with another GPU answer than theirs nothing is timed.
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { setFlagsFromString } from 'node:v8';
 
 import { prepareNodeGpu } from '../../web/harness/gpu.mjs';
+import { streamRate } from './stream.mjs';
 
 const text = { type: 'string' };
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { prompt: { ...text, default: '512' }, tokens: { ...text, default: '128' }, repeats: { ...text, default: '3' }, profile: { type: 'boolean', default: false } },
+  options: { prompt: { ...text, default: '512' }, tokens: { ...text, default: '128' }, repeats: { ...text, default: '5' }, profile: { type: 'boolean', default: false } },
 });
 const [folder] = positionals;
+if (!folder || !existsSync(join(folder, 'subbyte.index.json'))) {
+  process.stderr.write('usage: whole.mjs FOLDER [--prompt N] [--tokens N] [--repeats N] [--profile]   (FOLDER: a quantised model, or one of random_model.mjs)\n');
+  process.exit(2);
+}
 prepareNodeGpu();
 if (Number(process.versions.node.split('.')[0]) < 22) setFlagsFromString('--experimental-wasm-relaxed-simd');
 const { Engine } = await import('../../web/engine/dist/node.js');
-const engine = await Engine.create({ device: 'webgpu' });
+const engine = await Engine.create({ device: 'webgpu', fallback: false });
 const begin = performance.now();
 const model = await engine.load(folder, { cache: 'off', planes: 'base' });
 const loadMs = performance.now() - begin;
-const words = Number(values.prompt);
-const generate = async (n) => {
-  const stream = model.generate('a '.repeat(words), { raw: true, maxTokens: n, temperature: 0, ignoreEos: true });
+
+async function answer(nTokens) {
+  await model.reset();
+  const stream = model.generate('a '.repeat(Number(values.prompt)), { raw: true, maxTokens: nTokens, temperature: 0, ignoreEos: true });
   for await (const part of stream) void part;
-  return (await stream.result).usage;
-};
-await generate(8);
+  return stream.result;
+}
+const first = await answer(Number(values.tokens)); // warms up, and says what all others must say
 const runs = [];
 for (let i = 0; i < Number(values.repeats); ++i) {
-  await model.reset?.();
-  runs.push(await generate(Number(values.tokens)));
+  const { ids, usage } = await answer(Number(values.tokens));
+  if (ids.join() !== first.ids.join()) throw new Error(`run ${i} answers other tokens than the first`);
+  runs.push(usage);
 }
-const median = (numbers) => [...numbers].sort((a, b) => a - b)[numbers.length >> 1];
+const spread = (numbers) => {
+  const sorted = numbers.map(Math.round).sort((a, b) => a - b);
+  return { median: sorted[sorted.length >> 1], least: sorted[0], most: sorted.at(-1) };
+};
+const steps = values.profile ? await model.profile() : [];
+const memory = await model.memory();
+await model.dispose();
+await engine.dispose();
+
+// A token reads every plane but those of the embedding's other rows.
+const { matrices } = JSON.parse(readFileSync(join(folder, 'subbyte.index.json'), 'utf8'));
+const isRead = ({ name }) => !name.includes('embed_tokens') || !matrices.some((m) => m.name.includes('lm_head'));
+const tokenBytes = matrices.filter(isRead).reduce((sum, { shape, format }) => sum + (shape[0] * shape[1] * Number(format.at(-1))) / 8, 0);
+const stream = await streamRate();
+const decode = spread(runs.map((r) => r.decodeTokensPerS));
 const out = {
   gpu: engine.capabilities.gpu?.adapter,
   load_ms: Math.round(loadMs),
   prompt_tokens: runs[0].promptTokens,
-  prefill_tokens_per_s: median(runs.map((r) => r.prefillTokensPerS)),
-  decode_tokens_per_s: median(runs.map((r) => r.decodeTokensPerS)),
-  gpu_bytes: (await model.memory()).gpuBytes,
+  prefill_tokens_per_s: spread(runs.map((r) => r.prefillTokensPerS)),
+  decode_tokens_per_s: decode,
+  bytes_a_token: tokenBytes,
+  stream_gb_per_s: Math.round(stream / 1e9),
+  share_of_stream: Number(((decode.median * tokenBytes) / stream).toFixed(3)),
+  gpu_bytes: memory.gpuBytes,
+  dispatches: steps.reduce((sum, { n }) => sum + n, 0) || undefined,
+  gpu_us: steps.length ? Math.round(steps.reduce((sum, { n, us }) => sum + n * us, 0)) : undefined,
+  steps: steps.map(({ kernel, groups, n, us }) => `${n} × ${us.toFixed(2)} µs ${kernel} ${groups.join('×')}`),
 };
-if (values.profile) out.steps = (await model.profile()).map(({ kernel, groups, n, us }) => `${n} × ${us.toFixed(2)} µs ${kernel} ${groups.join('×')}`);
 process.stdout.write(`${JSON.stringify(out, null, 1)}\n`);
-await model.dispose();
-await engine.dispose();
+process.exit(0); // Dawn's last device need not be waited for
