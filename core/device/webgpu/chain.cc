@@ -63,9 +63,8 @@ GpuStep Chain::finish() {
   params.insert(params.end(), more_params_.begin(), more_params_.end());
   text += "@compute @workgroup_size(256)\nfn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) l: u32) {\n";
   text += kKeepLayout;
-  text += is_split
-              ? "let first = group.y * " + std::to_string(kSpan) + "u;\nlet end = first + " + std::to_string(kSpan) + "u;\n"
-              : "let first = 0u;\nlet end = kNone;\n";
+  text += is_split ? "let first = group.y * " + std::to_string(kSpan) + "u;\nlet end = first + " + std::to_string(kSpan) + "u;\n"
+                   : "let first = 0u;\nlet end = kNone;\n";
   if (layer_ >= 0) text += "if (step.n_tokens == kNone) { keep_cache(); }\n";
   GpuStep step{std::move(name_),
                text + calls + "}\n",

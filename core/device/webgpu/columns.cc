@@ -39,7 +39,8 @@ Columns::Register Columns::load(uint32_t at, uint32_t stride, const Carry* carry
   body_ += a + " = row4(" + from + ");\n" + b + " = row4(" + from + " + 4u);\n";
   if (carry) {
     need(wgsl("carry", {{"$CARRY", std::to_string(carry->n) + "u"}}));
-    const std::string first = param(carry->at), step = param(carry->stride), rows = param(carry->rows_before), blocks = param(carry->n_blocks);
+    const std::string first = param(carry->at), step = param(carry->stride), rows = param(carry->rows_before),
+                      blocks = param(carry->n_blocks);
     const std::string c = "vec4u(" + first + " + t * " + step + ", " + rows + ", " + blocks + ", 0u)";
     for (int i = 0; i < 8; ++i) {
       body_ += (i < 4 ? a : b) + "." + "xyzw"[i % 4] + " += carry_at(" + c + ", k + " + std::to_string(i) + "u);\n";
@@ -102,7 +103,8 @@ Columns::Register Columns::norm(Register x, uint32_t g, uint32_t offset, uint32_
 void Columns::store(Register x, uint32_t at, uint32_t stride) {
   if (!stores_) return;
   const std::string to = place(at, stride);
-  body_ += std::string("if (k < kColumns") + (is_inside_ ? " && block == 0u" : "") + ") {\nput4(" + to + ", " + name_of(x, 'a') + ");\nput4(" + to + " + 4u, " + name_of(x, 'b') + ");\n}\n";
+  body_ += std::string("if (k < kColumns") + (is_inside_ ? " && block == 0u" : "") + ") {\nput4(" + to + ", " + name_of(x, 'a') +
+           ");\nput4(" + to + " + 4u, " + name_of(x, 'b') + ");\n}\n";
 }
 
 void Columns::pack(Register x, uint32_t at, uint32_t stride, uint32_t n_columns, uint32_t signs, uint32_t scales,

@@ -42,7 +42,8 @@ class Columns {
   Register norm(Register x, uint32_t g, uint32_t offset, uint32_t eps, uint32_t squares_at);
   void store(Register x, uint32_t at, uint32_t stride);
   /// Packs for a product whose input has n_columns with the padding; `texts` as rows/pack_columns.wgsl wants them.
-  void pack(Register x, uint32_t at, uint32_t stride, uint32_t n_columns, uint32_t signs, uint32_t scales, const std::vector<std::string>& texts);
+  void pack(Register x, uint32_t at, uint32_t stride, uint32_t n_columns, uint32_t signs, uint32_t scales,
+            const std::vector<std::string>& texts);
   GpuStep finish(std::string name);
   uint32_t width() const { return width_; }
   const std::string& body() const { return body_; }

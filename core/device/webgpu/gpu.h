@@ -47,7 +47,8 @@ GpuId gpu_buffer(double n_bytes, uint32_t use) SB_GPU_IMPORT(gpu_buffer);
 void gpu_buffer_free(GpuId buffer) SB_GPU_IMPORT(gpu_buffer_free);
 /// Copies n bytes (a multiple of 4) before what is submitted next; `from` may change afterwards.
 void gpu_write(GpuId buffer, double offset, const void* from, uint32_t n) SB_GPU_IMPORT(gpu_write);
-/// A compute pipeline of WGSL text whose entry is `main` and whose first line, a comment, names it, with one bind group of automatic layout.
+/// A compute pipeline of WGSL text whose entry is `main` and whose first line, a comment, names it, with one bind group of automatic
+/// layout.
 GpuId gpu_pipeline(const char* wgsl, uint32_t n) SB_GPU_IMPORT(gpu_pipeline);
 GpuId gpu_bind(GpuId pipeline, const GpuBinding* bindings, uint32_t n) SB_GPU_IMPORT(gpu_bind);
 void gpu_bind_free(GpuId bind) SB_GPU_IMPORT(gpu_bind_free);

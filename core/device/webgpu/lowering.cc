@@ -363,7 +363,9 @@ class Lowering {
       most += "most = larger(most, part[lane0 + " + number(i) + "]);\n";
       whole += "whole += part[lane0 + " + number(i) + "];\n";
     }
-    return wgsl("rows/pack_columns", {{"$HADAMARD", turn}, {"$BLOCK", number(block)}, {"$FOURS", number(2 * chunk_words(m))}, {"$MOST", most}, {"$WHOLE", whole}});
+    return wgsl(
+        "rows/pack_columns",
+        {{"$HADAMARD", turn}, {"$BLOCK", number(block)}, {"$FOURS", number(2 * chunk_words(m))}, {"$MOST", most}, {"$WHOLE", whole}});
   }
 
   /// Planes and few tokens: the input packed in 8 bits, one-bit products, the filter (docs/formats.md §1).
@@ -447,8 +449,7 @@ class Lowering {
       carry_ = {carry, y};
       return {};
     }
-    stage(n_tokens, row("carry", {}, width(y)),
-          {at(y), stride(y), width(y), carry.at, carry.stride, carry.rows_before, carry.n_blocks},
+    stage(n_tokens, row("carry", {}, width(y)), {at(y), stride(y), width(y), carry.at, carry.stride, carry.rows_before, carry.n_blocks},
           {wgsl("carry", {{"$CARRY", number(carry.n)}})});
     return {};
   }
@@ -465,10 +466,12 @@ class Lowering {
         const std::string id = std::to_string(r * P + p);
         sums += "var sum" + id + " = 0.0;\n";
         loads += "var w" + id + " = W[row + " + number((r * P + p) * n_chunks) + " + c];\n";
-  lanes += "{\nlet i = pair * " + number(2 * P) + " + " + number(r * P + p) + ";\nlane_put(i * 16u + (lane ^ (i & 15u)), 2.0 * sum" + id + " - whole);\n}\n";
+        lanes += "{\nlet i = pair * " + number(2 * P) + " + " + number(r * P + p) + ";\nlane_put(i * 16u + (lane ^ (i & 15u)), 2.0 * sum" +
+                 id + " - whole);\n}\n";
       }
     }
-    for (uint32_t i = 0; i < 2 * n; ++i) loads += "let x" + std::to_string(i) + " = " + (inside ? "packed[" : "arena[(x >> 2u) + ") + number(i * n_chunks) + " + c];\n";
+    for (uint32_t i = 0; i < 2 * n; ++i)
+      loads += "let x" + std::to_string(i) + " = " + (inside ? "packed[" : "arena[(x >> 2u) + ") + number(i * n_chunks) + " + c];\n";
     const std::string at = "c * " + number(n * 32) + " / " + number(block);
     const std::string from = inside ? "bitcast<f32>(packed_at(" : "ld((x + ", close = "))";
     loads += "let scale = " + from + "kScales + " + at + close + ";\n";
@@ -480,12 +483,12 @@ class Lowering {
       for (uint32_t j = 0; j < n; ++j) {
         const std::string one = n == 1 ? w : w + "." + "xyzw"[j], a = "x" + std::to_string(2 * j), b = "x" + std::to_string(2 * j + 1);
         for (int i = 0; i < 4; ++i) {
-          bits[i] += (j ? " + " : "") + ("dot4I8Packed(" + one + " & " + kMasks[i] + ", " + a + "." + "xyzw"[i] + ")") + " + dot4I8Packed((" +
-                     one + " >> 4u) & " + kMasks[i] + ", " + b + "." + "xyzw"[i] + ")";
+          bits[i] += (j ? " + " : "") + ("dot4I8Packed(" + one + " & " + kMasks[i] + ", " + a + "." + "xyzw"[i] + ")") +
+                     " + dot4I8Packed((" + one + " >> 4u) & " + kMasks[i] + ", " + b + "." + "xyzw"[i] + ")";
         }
       }
-      products += "sum" + std::to_string(id) + " += scale * f32((" + bits[0] + ") + ((" + bits[1] + ") >> 1u) + ((" + bits[2] + ") >> 2u) + ((" + bits[3] +
-                  ") >> 3u));\n";
+      products += "sum" + std::to_string(id) + " += scale * f32((" + bits[0] + ") + ((" + bits[1] + ") >> 1u) + ((" + bits[2] +
+                  ") >> 2u) + ((" + bits[3] + ") >> 3u));\n";
     }
     for (uint32_t i = 0; i < 16; ++i) reduce += "sum += lane_at(i * 16u + (" + number(i) + " ^ (i & 15u)));\n";
     const std::string before = inside ? "let k = l * 8u;\n" + inside->body() : "";
@@ -515,7 +518,8 @@ class Lowering {
       std::string sum;
       for (uint32_t p = 0; p < P; ++p) {
         const uint32_t i = q * P + p;
-        sum += (p ? " + " : "") + ("bitcast<f32>(P[" + std::to_string(5 + i / 4) + "]." + "xyzw"[i % 4] + ") * z[(" + row + ") * " + number(P) + " + " + number(p) + "]");
+        sum += (p ? " + " : "") + ("bitcast<f32>(P[" + std::to_string(5 + i / 4) + "]." + "xyzw"[i % 4] + ") * z[(" + row + ") * " +
+                                   number(P) + " + " + number(p) + "]");
       }
       text += "if (" + row + " < 32u) { y += " + sum + "; }\n";
     }
@@ -536,8 +540,8 @@ class Lowering {
     return std::holds_alternative<Add>(op) || std::holds_alternative<Glu>(op) || std::holds_alternative<Activate>(op) ||
            std::holds_alternative<SoftCap>(op) || std::holds_alternative<RmsNorm>(op);
   }
-  /// Whether the nodes from `begin` on are ops over the same columns until a product of planes with few tokens takes what they end in: where
-  /// they end; 0: no. A norm is the last, since its division is that product's.
+  /// Whether the nodes from `begin` on are ops over the same columns until a product of planes with few tokens takes what they end in:
+  /// where they end; 0: no. A norm is the last, since its division is that product's.
   size_t columns_run(size_t begin) const {
     const std::vector<Node>& nodes = plan_.nodes();
     size_t i = begin;
@@ -556,7 +560,8 @@ class Lowering {
     }
     if (i == begin || i == nodes.size()) return 0;
     const Node& product = nodes[i];
-    if (!std::holds_alternative<MatMul>(product.op) || product.inputs[0] != nodes[i - 1].output || !value(product.inputs[1]).weight.planes) return 0;
+    if (!std::holds_alternative<MatMul>(product.op) || product.inputs[0] != nodes[i - 1].output || !value(product.inputs[1]).weight.planes)
+      return 0;
     return i;
   }
   uint32_t first_column(int32_t v) const {
@@ -746,9 +751,9 @@ class Lowering {
   /// One token's attention with what lies between the products of q, k and v and it.
   struct OneAttention {
     const Attention* op = nullptr;
-    size_t end = 0;                               // the node behind
-    int32_t q = -1, k = -1, v = -1;               // as the products leave them
-    int32_t q_gain = -1, k_gain = -1, table = -1; // norms of heads and angles, or none
+    size_t end = 0;                                // the node behind
+    int32_t q = -1, k = -1, v = -1;                // as the products leave them
+    int32_t q_gain = -1, k_gain = -1, table = -1;  // norms of heads and angles, or none
     const Rope* rope = nullptr;
     const RmsNorm* norm = nullptr;
   };
@@ -780,7 +785,8 @@ class Lowering {
     for (auto [x, gain] : {std::pair(&found.q, &found.q_gain), std::pair(&found.k, &found.k_gain)}) {
       if (const auto at = makers.find(*x); at != makers.end() && std::holds_alternative<Rope>(at->second->op)) {
         const Rope* rope = &std::get<Rope>(at->second->op);
-        if (rope->head_dim != int32_t(dh) || (found.rope && rope->style != found.rope->style) || (found.table >= 0 && found.table != at->second->inputs[1]))
+        if (rope->head_dim != int32_t(dh) || (found.rope && rope->style != found.rope->style) ||
+            (found.table >= 0 && found.table != at->second->inputs[1]))
           return std::nullopt;
         found.rope = rope;
         found.table = at->second->inputs[1];
@@ -815,22 +821,23 @@ class Lowering {
     const std::string parts[] = {"a", "b"};
     const uint32_t n_parts = n_elements / 4;
     for (uint32_t part = 0; part < n_parts; ++part) {
-      own += "var " + parts[part] + " = vec4f(0.0);\nif (slice == 0u && d < kWords) {\nlet i = 2u * dh + d * kElements + " + number(4 * part) + ";\n" +
-             parts[part] + " = vec4f(heads[i], heads[i + 1u], heads[i + 2u], heads[i + 3u]);\n}\n";
+      own += "var " + parts[part] + " = vec4f(0.0);\nif (slice == 0u && d < kWords) {\nlet i = 2u * dh + d * kElements + " +
+             number(4 * part) + ";\n" + parts[part] + " = vec4f(heads[i], heads[i + 1u], heads[i + 2u], heads[i + 3u]);\n}\n";
       shrink += parts[part] + " *= shrink;\n";
     }
     for (uint32_t m = 0; m < n_q; ++m) {
       for (uint32_t part = 0; part < n_parts; ++part) {
         const std::string name = index("q", m) + parts[part];
-        q += "var " + name + " = vec4f(0.0);\nif (lane + " + number(8 * m) + " < kWords) {\nlet i = (lane + " + number(8 * m) + ") * kElements + " +
-             number(4 * part) + ";\n" + name + " = vec4f(heads[i], heads[i + 1u], heads[i + 2u], heads[i + 3u]);\n}\n";
+        q += "var " + name + " = vec4f(0.0);\nif (lane + " + number(8 * m) + " < kWords) {\nlet i = (lane + " + number(8 * m) +
+             ") * kElements + " + number(4 * part) + ";\n" + name + " = vec4f(heads[i], heads[i + 1u], heads[i + 2u], heads[i + 3u]);\n}\n";
       }
     }
     for (uint32_t i = 0; i < 8; ++i) {
       const std::string key = index("at", i);
       scores += "let " + key + " = min(origin + " + number(32 * i) + ", last) * row + column;\n";
       for (uint32_t m = 0; m < n_q; ++m) {
-        scores += "let " + index("k", i) + "_" + std::to_string(m) + " = keys[" + key + " + min(lane + " + number(8 * m) + ", kWords - 1u)];\n";
+        scores +=
+            "let " + index("k", i) + "_" + std::to_string(m) + " = keys[" + key + " + min(lane + " + number(8 * m) + ", kWords - 1u)];\n";
       }
     }
     // Loads of values v0 … v7 from j on, and what they add.
@@ -939,7 +946,9 @@ class Lowering {
     for (const std::string& text : p.shared) helpers += text;
     for (size_t i = 0; i < p.stages.size(); ++i) {
       std::string text = p.stages[i].text;
-      fill(text, {{"$A", "P[" + std::to_string(first + 2 * i) + "]"}, {"$B", "P[" + std::to_string(first + 1 + 2 * i) + "]"}, {"$N", std::to_string(i)}});
+      fill(text, {{"$A", "P[" + std::to_string(first + 2 * i) + "]"},
+                  {"$B", "P[" + std::to_string(first + 1 + 2 * i) + "]"},
+                  {"$N", std::to_string(i)}});
       helpers += text;
       calls += "stage" + std::to_string(i) + "(t, l, h * " + number(dh) + ", (h + 1u) * " + number(dh) + ");\n";
       words.insert(words.end(), p.words[i].begin(), p.words[i].end());
@@ -987,19 +996,19 @@ class Lowering {
   GpuLowered out_;
   NodeTimes times_;
   Chain chain_;
-  int32_t begin_ = -1;                 // of the node being lowered
-  const Node* next_ = nullptr;         // after it
-  const Node* packed_node_ = nullptr;  // a product whose input lies packed already
+  int32_t begin_ = -1;                          // of the node being lowered
+  const Node* next_ = nullptr;                  // after it
+  const Node* packed_node_ = nullptr;           // a product whose input lies packed already
   std::pair<Carry, int32_t> carry_ = {{}, -1};  // of a product whose readers, the next step, add it
   struct {
-    const Node* product = nullptr;  // whose input is a norm that is not divided yet
+    const Node* product = nullptr;       // whose input is a norm that is not divided yet
     uint32_t n = 0, share = 0, eps = 0;  // sums of squares; 1/D and eps as bits
   } normed_;
   std::pair<size_t, size_t> inside_ = {};  // nodes that the product being lowered makes itself
   Columns::Register inside_result_ = 0;
   bool is_odd_ = false;
   uint32_t carry_room_ = 0;  // words between the two places of what rows lack
-  size_t index_ = 0;  // of the node being lowered
+  size_t index_ = 0;         // of the node being lowered
   uint32_t packed_at_, carry_at_, squares_at_, angles_at_;
   uint64_t packed_words_ = 0, carry_words_ = 0, squares_words_ = 0, angles_words_ = 0;
 };

@@ -495,7 +495,8 @@ class WebgpuDevice final : public Device {
       const uint32_t slot = uint32_t(v.lowered.steps.size()) * kParamsBytes;
       const uint32_t params[4] = {v.lowered.value_at[size_t(logits->value)], uint32_t(n), kGpuIdsAt, kGpuChoiceAt};
       v.params.write(slot, std::span<const uint32_t>(params));
-      const GpuId choose = pipeline("// argmax\n" + wgsl("prelude") + wgsl("access4") + wgsl("argmax", {{"$KEEP", std::string(kKeepLayout)}}));
+      const GpuId choose =
+          pipeline("// argmax\n" + wgsl("prelude") + wgsl("access4") + wgsl("argmax", {{"$KEEP", std::string(kKeepLayout)}}));
       const GpuBinding bindings[] = {
           {step_.id(), 0, 16}, {v.params.id(), slot, kParamsBytes}, {arena_.id(), 0, 0}, {weights_.vectors().id(), 0, 0}};
       v.choice = gpu_bind(choose, bindings, 4);
