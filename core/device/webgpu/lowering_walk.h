@@ -339,7 +339,8 @@ class Lowering {
   /// Words of a row of a plane that a lane reads at a time: as many as rows begin at.
   static uint32_t chunk_words(const PlaneMatrix& m) {
     const auto n_words = uint32_t(m.words_per_row());
-    return n_words % 4 == 0 ? 4 : n_words % 2 == 0 ? 2 : 1;
+    const auto most = uint32_t(m.hadamard ? m.hadamard : 128) / 32;  // a chunk has one scale
+    return n_words % 4 == 0 && most >= 4 ? 4 : n_words % 2 == 0 && most >= 2 ? 2 : 1;
   }
   static std::string pack_text(const PlaneMatrix& m, uint32_t block, const std::string& turn);
 
