@@ -50,7 +50,7 @@ void pull(sb_load* load, Files& files, const std::function<void(const Json& prog
   while (int32_t kind = checked(sb_load_next(load, &wanted))) {
     if (kind == SB_LOAD_WANTS_SIZE) {
       checked(sb_load_size(load, files.size(wanted.file)));
-    } else {
+    } else if (kind == SB_LOAD_WANTS_BYTES) {
       checked(sb_load_bytes(load, files.read(wanted.file, wanted.offset, wanted.dst, wanted.n_bytes)));
     }
     if (on_progress) on_progress(Json::parse(sb_load_progress(load)));

@@ -51,6 +51,7 @@ void print_table(const std::vector<Json>& plans) {
               [&tag = tag](const Json& p) { return megabytes(p["by_tag"][tag]); });
   }
   print_row("peak", plans, [](const Json& p) { return megabytes(p["peak_bytes"]); });
+  if (first["device_bytes"] != 0) print_row("on the GPU", plans, [](const Json& p) { return megabytes(p["device_bytes"]); });
   print_row("download", plans, [](const Json& p) { return megabytes(p["download_bytes"]); });
   print_row("bits per weight", plans, [](const Json& p) {
     char text[32];

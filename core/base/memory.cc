@@ -25,8 +25,31 @@ struct AtomicBooks {
   TagBooks read() const { return {current.load(std::memory_order_relaxed), peak.load(std::memory_order_relaxed)}; }
 };
 
-constinit AtomicBooks g_total;
-constinit std::array<AtomicBooks, kTagCount> g_by_tag;
+struct AllBooks {
+  AtomicBooks total;
+  std::array<AtomicBooks, kTagCount> by_tag;
+
+  void take(Tag tag, uint64_t n) {
+    total.take(n);
+    by_tag[size_t(tag)].take(n);
+  }
+  void give(Tag tag, uint64_t n) {
+    total.give(n);
+    by_tag[size_t(tag)].give(n);
+  }
+  void reset_peak() {
+    total.peak = total.current.load();
+    for (AtomicBooks& books : by_tag) books.peak = books.current.load();
+  }
+};
+
+constinit AllBooks g_all, g_gpu;
+
+OrderedJson books_json(const TagBooks& total, const std::array<TagBooks, kTagCount>& by_tag) {
+  OrderedJson j = {{"current", total.current}, {"peak", total.peak}};
+  for (size_t i = 0; i < kTagCount; ++i) j["by_tag"][tag_name(Tag(i))] = {{"current", by_tag[i].current}, {"peak", by_tag[i].peak}};
+  return j;
+}
 
 }  // namespace
 
@@ -35,36 +58,37 @@ const char* tag_name(Tag tag) {
   return kNames[size_t(tag)];
 }
 
-void memory_take(Tag tag, uint64_t n_bytes) {
-  g_total.take(n_bytes);
-  g_by_tag[size_t(tag)].take(n_bytes);
+void memory_take(Tag tag, uint64_t n_bytes) { g_all.take(tag, n_bytes); }
+void memory_give(Tag tag, uint64_t n_bytes) { g_all.give(tag, n_bytes); }
+void memory_take_gpu(Tag tag, uint64_t n_bytes) {
+  g_all.take(tag, n_bytes);
+  g_gpu.take(tag, n_bytes);
 }
-
-void memory_give(Tag tag, uint64_t n_bytes) {
-  g_total.give(n_bytes);
-  g_by_tag[size_t(tag)].give(n_bytes);
+void memory_give_gpu(Tag tag, uint64_t n_bytes) {
+  g_all.give(tag, n_bytes);
+  g_gpu.give(tag, n_bytes);
 }
 
 MemoryReport memory_report() {
   MemoryReport report;
-  report.total = g_total.read();
-  for (size_t i = 0; i < kTagCount; ++i) report.by_tag[i] = g_by_tag[i].read();
+  report.total = g_all.total.read();
+  report.gpu = g_gpu.total.read();
+  for (size_t i = 0; i < kTagCount; ++i) {
+    report.by_tag[i] = g_all.by_tag[i].read();
+    report.gpu_by_tag[i] = g_gpu.by_tag[i].read();
+  }
   return report;
 }
 
 void memory_reset_peak() {
-  g_total.peak = g_total.current.load();
-  for (AtomicBooks& books : g_by_tag) books.peak = books.current.load();
+  g_all.reset_peak();
+  g_gpu.reset_peak();
 }
 
 std::string memory_report_json() {
-  MemoryReport report = memory_report();
-  OrderedJson j;
-  j["current"] = report.total.current;
-  j["peak"] = report.total.peak;
-  for (size_t i = 0; i < kTagCount; ++i) {
-    j["by_tag"][tag_name(Tag(i))] = {{"current", report.by_tag[i].current}, {"peak", report.by_tag[i].peak}};
-  }
+  const MemoryReport report = memory_report();
+  OrderedJson j = books_json(report.total, report.by_tag);
+  j["gpu"] = books_json(report.gpu, report.gpu_by_tag);
   return json_text(j);
 }
 

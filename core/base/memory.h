@@ -31,18 +31,24 @@ struct TagBooks {
 struct MemoryReport {
   TagBooks total;
   std::array<TagBooks, kTagCount> by_tag;
+  // What of it lies in a GPU's own memory.
+  TagBooks gpu;
+  std::array<TagBooks, kTagCount> gpu_by_tag;
 };
 
 /// What is in use now, and the most that was.
 MemoryReport memory_report();
 /// Peaks start anew from the current bytes.
 void memory_reset_peak();
-/// {current, peak, by_tag: {weights: {current, peak}, …}} as JSON text.
+/// {current, peak, by_tag: {weights: {current, peak}, …}, gpu: {current, peak, by_tag}} as JSON text.
 std::string memory_report_json();
 
 /// Enters bytes that were taken elsewhere (operator new does this for kHost).
 void memory_take(Tag tag, uint64_t n_bytes);
 void memory_give(Tag tag, uint64_t n_bytes);
+/// … or bytes of a GPU's own memory.
+void memory_take_gpu(Tag tag, uint64_t n_bytes);
+void memory_give_gpu(Tag tag, uint64_t n_bytes);
 
 /// An owned run of bytes, 64-byte aligned, zeroed, entered in the books.
 class Block {

@@ -37,51 +37,82 @@ int64_t serve(sb_load* load, const std::string& folder) {
   return n_read;
 }
 
-class PlanOfFixture : public testing::TestWithParam<const char*> {};
+class PlanOfFixture : public testing::TestWithParam<const char*> {
+ protected:
+  static constexpr int kContext = 96, kPrompt = 71;
 
-TEST_P(PlanOfFixture, IsWhatTheModelTakes) {
-  const std::string folder = std::string(SB_TESTS "/golden/") + GetParam();
-  constexpr int kContext = 96, kPrompt = 71;
-  sb_engine* engine = sb_engine_create(R"({"threads": 2})");
-  ASSERT_TRUE(engine);
+  /// Plans, loads and runs the fixture to the end of its context. `engine` goes.
+  void run(sb_engine* engine) {
+    const std::string folder = std::string(SB_TESTS "/golden/") + GetParam();
+    sb_load* shapes = sb_load_create(engine, R"({"container": "folder", "shapes": true})");
+    ASSERT_TRUE(shapes);
+    const int64_t n_head = serve(shapes, folder);
+    ASSERT_GE(n_head, 0) << sb_error();
+    const char* text = sb_load_plan(shapes, R"({"context": 96})");
+    ASSERT_TRUE(text) << sb_error();
+    plan = *json_parse(text, "plan");
+    for (const char* bits : {"2", "3", "4", "8", "16", "32"}) {
+      text = sb_load_plan(shapes, json_text(Json{{"bits", bits}}).c_str());
+      ASSERT_TRUE(text) << bits << ": " << sb_error();
+    }
+    sb_load_free(shapes);
 
-  sb_load* shapes = sb_load_create(engine, R"({"container": "folder", "shapes": true})");
-  ASSERT_TRUE(shapes);
-  const int64_t n_head = serve(shapes, folder);
-  ASSERT_GE(n_head, 0) << sb_error();
-  const char* text = sb_load_plan(shapes, R"({"context": 96})");
-  ASSERT_TRUE(text) << sb_error();
-  const Json plan = *json_parse(text, "plan");
-  for (const char* bits : {"2", "3", "4", "8", "16", "32"}) {
-    text = sb_load_plan(shapes, json_text(Json{{"bits", bits}}).c_str());
-    ASSERT_TRUE(text) << bits << ": " << sb_error();
+    sb_memory_reset_peak();
+    const Json before = *json_parse(sb_memory(), "memory");
+    ASSERT_EQ(before["current"], 0) << "a plan left bytes behind";
+    sb_load* load = sb_load_create(engine, R"({"container": "folder"})");
+    ASSERT_GT(serve(load, folder), n_head);
+    sb_model* model = sb_load_finish(load);
+    ASSERT_TRUE(model) << sb_error();
+    sb_session* session = sb_session_create(model, json_text(Json{{"context", kContext}}).c_str());
+    Json ids = Json::array();
+    for (int i = 0; i < kPrompt; ++i) ids.push_back(i % 300);
+    ASSERT_EQ(sb_session_start(session, json_text(Json{{"ids", ids}, {"max_tokens", 1000}, {"ignore_eos", true}}).c_str()), 0)
+        << sb_error();
+    int32_t more;
+    while ((more = sb_session_step(session)) == SB_STEP_MORE) {}
+    ASSERT_EQ(more, SB_STEP_DONE) << sb_error();
+    memory = *json_parse(sb_memory(), "memory");
+    sb_session_free(session);
+    sb_model_free(model);
+    sb_engine_free(engine);
+    EXPECT_EQ((*json_parse(sb_memory(), "memory"))["current"], 0);
   }
-  sb_load_free(shapes);
-
-  sb_memory_reset_peak();
-  const Json before = *json_parse(sb_memory(), "memory");
-  ASSERT_EQ(before["current"], 0) << "a plan left bytes behind";
-  sb_load* load = sb_load_create(engine, R"({"container": "folder"})");
-  ASSERT_GT(serve(load, folder), n_head);
-  sb_model* model = sb_load_finish(load);
-  ASSERT_TRUE(model) << sb_error();
-  sb_session* session = sb_session_create(model, json_text(Json{{"context", kContext}}).c_str());
-  Json ids = Json::array();
-  for (int i = 0; i < kPrompt; ++i) ids.push_back(i % 300);
-  ASSERT_EQ(sb_session_start(session, json_text(Json{{"ids", ids}, {"max_tokens", 1000}, {"ignore_eos", true}}).c_str()), 0) << sb_error();
-  int32_t more;
-  while ((more = sb_session_step(session)) == SB_STEP_MORE) {}
-  ASSERT_EQ(more, SB_STEP_DONE) << sb_error();
-
-  const Json memory = *json_parse(sb_memory(), "memory");
-  for (const auto& [tag, bytes] : plan["by_tag"].items()) {
-    const double planned = bytes.get<double>(), measured = memory["by_tag"][tag]["peak"].get<double>();
+  void expect_near(const char* tag) const {
+    const double planned = plan["by_tag"][tag].get<double>(), measured = memory["by_tag"][tag]["peak"].get<double>();
     EXPECT_NEAR(planned, measured, 0.03 * measured) << tag;
   }
+
+  Json plan, memory;
+};
+
+TEST_P(PlanOfFixture, IsWhatTheModelTakes) {
+  sb_engine* engine = sb_engine_create(R"({"threads": 2})");
+  ASSERT_TRUE(engine);
+  run(engine);
+  if (HasFatalFailure()) return;
+  for (const char* tag : {"weights", "kv", "activations", "staging", "scratch", "host"}) expect_near(tag);
   EXPECT_NEAR(plan["peak_bytes"].get<double>(), memory["peak"].get<double>(), 0.03 * memory["peak"].get<double>());
-  sb_session_free(session);
-  sb_model_free(model);
-  sb_engine_free(engine);
+  EXPECT_EQ(plan["device_bytes"], 0);
+  EXPECT_EQ(memory["gpu"]["peak"], 0);
+}
+
+TEST_P(PlanOfFixture, IsWhatItTakesOfAGpu) {
+  sb_engine* engine = sb_engine_create(R"({"device": "webgpu"})");
+  if (!engine) GTEST_SKIP() << sb_error();
+  run(engine);
+  if (HasFatalFailure()) return;
+  for (const char* tag : {"weights", "kv", "activations", "staging", "host"}) expect_near(tag);
+  // Not every pass that a session may make was made.
+  const auto bytes = [](const Json& n) { return n.get<double>(); };
+  const double unmade = bytes(plan["by_tag"]["scratch"]) - bytes(memory["by_tag"]["scratch"]["peak"]);
+  EXPECT_GE(unmade, 0);
+  EXPECT_NEAR(bytes(plan["device_bytes"]) - unmade, bytes(memory["gpu"]["peak"]), 0.03 * bytes(memory["gpu"]["peak"]));
+  EXPECT_LE(bytes(memory["peak"]), bytes(plan["peak_bytes"]));
+  // The host has small vectors.
+  const Json& gpu = memory["gpu"]["by_tag"];
+  EXPECT_LE(bytes(memory["by_tag"]["weights"]["current"]) - bytes(gpu["weights"]["current"]), 0.1 * bytes(gpu["weights"]["current"]));
+  for (const char* tag : {"kv", "activations", "scratch"}) EXPECT_EQ(memory["by_tag"][tag], gpu[tag]) << tag;
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, PlanOfFixture, testing::Values("llama", "llama3_rope", "mistral", "qwen2", "qwen3", "gemma3", "gpt2"),

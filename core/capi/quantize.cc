@@ -90,6 +90,9 @@ sb_quantizer* sb_quantizer_create(sb_engine* engine, sb_load* load, const char* 
   const std::unique_ptr<sb_load> used_up(load);
   auto options = Options::parse(view(options_json), kQuantizeOptions, {"allocation"});
   if (!options) return failed_null(options.error());
+  if (engine->device->holds_weights())  // the quantiser reads them
+    return failed_null(
+        Error(Code::kOpUnsupported, {{"device", engine->device->name()}, {"op", "quantising"}, {"dtype", "weights on the GPU"}}));
   auto files = load->loading.finish();
   if (!files) return failed_null(files.error());
   auto out = std::make_unique<sb_quantizer>();

@@ -149,12 +149,19 @@ sb_load* sb_load_create(sb_engine* engine, const char* options_json) {
   if (kind != "gguf" && kind != "folder" && kind != "verify")
     return failed_null(Error(Code::kOptionInvalid, {{"option", "container"}, {"value", kind}, {"expected", "gguf, folder or verify"}}));
   if (kind == "verify") return new sb_load{engine->device, Loading::verify(name), 0, {}, {}};
+  const auto bringing = [&](Loading loading) {
+    loading.bring_to(*engine->device, find_rework);
+    return loading;
+  };
   const PlaneSets sets = options->text("planes") == "base" ? PlaneSets::kBase : PlaneSets::kFull;
   if (const Json* shapes = options->extra("shapes"); shapes && *shapes == true)
     return new sb_load{
-        engine->device, Loading::shapes(name, kind == "gguf" ? Container::kGguf : Container::kFolder, sets), 0, {}, {}, true};
-  auto* load = new sb_load{
-      engine->device, kind == "gguf" ? Loading::gguf(name) : Loading::folder(name, {}, sets), options->integer("context"), {}, {}};
+        engine->device, bringing(Loading::shapes(name, kind == "gguf" ? Container::kGguf : Container::kFolder, sets)), 0, {}, {}, true};
+  auto* load = new sb_load{engine->device,
+                           bringing(kind == "gguf" ? Loading::gguf(name) : Loading::folder(name, {}, sets)),
+                           options->integer("context"),
+                           {},
+                           {}};
   load->make_other = engine->make_other;
   return load;
 }
@@ -171,6 +178,8 @@ int32_t sb_load_next(sb_load* load, sb_request* request) {
       return SB_LOAD_WANTS_SIZE;
     case ReadRequest::Kind::kBytes:
       return SB_LOAD_WANTS_BYTES;
+    case ReadRequest::Kind::kPause:
+      return SB_LOAD_WAITS;
   }
   return SB_LOAD_DONE;
 }
@@ -255,7 +264,7 @@ const char* sb_model_check_report(sb_model* model) {
   return lend(model->text, check ? Result<std::string>((*check)->json()) : std::unexpected(check.error()));
 }
 
-sb_load* sb_model_reload(sb_model* model) { return new sb_load{nullptr, model->model->reload(), 0, {}, {}}; }
+sb_load* sb_model_reload(sb_model* model) { return new sb_load{model->model->shared_device(), model->model->reload(), 0, {}, {}}; }
 int32_t sb_model_restore(sb_model* model, sb_load* load) {
   const std::unique_ptr<sb_load> used_up(load);
   auto files = load->loading.finish();
@@ -267,7 +276,7 @@ int32_t sb_model_restore(sb_model* model, sb_load* load) {
 sb_load* sb_model_refinement(sb_model* model) {
   auto load = model->model->refinement();
   if (!load) return failed_null(load.error());
-  return new sb_load{nullptr, std::move(*load), 0, {}, {}};
+  return new sb_load{model->model->shared_device(), std::move(*load), 0, {}, {}};
 }
 int32_t sb_model_refine(sb_model* model, sb_load* load) {
   const std::unique_ptr<sb_load> used_up(load);

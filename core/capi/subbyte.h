@@ -37,7 +37,8 @@ SB_API const char* sb_version(void);
 SB_API const char* sb_options(void);
 /* The last error of this thread as JSON, or NULL. */
 SB_API const char* sb_error(void);
-/* Books of memory: {current, peak, by_tag: {weights: {current, peak}, kv, activations, staging, scratch, host}}; bytes. */
+/* Books of memory: {current, peak, by_tag: {weights: {current, peak}, kv, activations, staging, scratch, host}, gpu: {current, peak,
+ * by_tag}}; bytes. `gpu`: what of all that lies in a GPU's own memory. */
 SB_API const char* sb_memory(void);
 /* Peaks start anew from the current bytes. */
 SB_API void sb_memory_reset_peak(void);
@@ -59,7 +60,7 @@ SB_API int32_t sb_engine_fall_back(sb_engine*, const char* why);
 
 /* ---- Loading: the core pulls, the host brings ---- */
 
-enum { SB_LOAD_DONE = 0, SB_LOAD_WANTS_SIZE = 1, SB_LOAD_WANTS_BYTES = 2 };
+enum { SB_LOAD_DONE = 0, SB_LOAD_WANTS_SIZE = 1, SB_LOAD_WANTS_BYTES = 2, SB_LOAD_WAITS = 3 };
 
 typedef struct sb_request {
   const char* file; /* name relative to the model's folder; "" is the model file itself (a GGUF) */
@@ -72,7 +73,8 @@ typedef struct sb_request {
  * "model"}. */
 SB_API sb_load* sb_load_create(sb_engine*, const char* options_json);
 /* What is wanted next: SB_LOAD_WANTS_SIZE (answer with sb_load_size), SB_LOAD_WANTS_BYTES (write them to request->dst,
- * answer with sb_load_bytes), SB_LOAD_DONE (then sb_load_finish), or negative for an error. */
+ * answer with sb_load_bytes), SB_LOAD_DONE (then sb_load_finish), or negative for an error.
+ * In a page also SB_LOAD_WAITS: the GPU has not taken what was brought so far; call again when it has. */
 SB_API int32_t sb_load_next(sb_load*, sb_request* request);
 /* The file's size in bytes; -1 says that there is no such file. */
 SB_API int32_t sb_load_size(sb_load*, int64_t n_bytes);
@@ -89,8 +91,9 @@ SB_API void sb_load_free(sb_load*);
 
 /* Of an architecture by name (data/architectures.json). request: {architecture, and data/options.json "plan"}.
  * {name, n_parameters, bits, bpw, context, kv_bits, kv_is_planned, by_rule, by_tag: {weights, kv, activations, staging, scratch, host},
- * peak_bytes, download_bytes}: bytes at most, at a full context. by_rule: no family here knows it, so its activations are those of one
- * layer of each kind. kv_is_planned: the engine has no such cache yet. */
+ * peak_bytes, device_bytes, download_bytes}: bytes at most, at a full context. device_bytes: what of it lies in a GPU's own memory.
+ * by_rule: no family here knows it, so its activations are those of one layer of each kind. kv_is_planned: the engine has no such cache
+ * yet. */
 SB_API const char* sb_plan(sb_engine*, const char* request_json);
 /* The same of a file or folder whose load was created with {"shapes": true} and is done; such a load reads heads only and finishes to no
  * model. May be asked again, until the load is freed. */

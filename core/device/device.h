@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "device/device_rows.h"
 #include "device/kv_pages.h"
 #include "device/plan.h"
 
@@ -22,9 +23,10 @@ struct Scalars {
 
 inline constexpr int32_t kNotChosen = -1;
 
-/// What running a plan takes beside weights and cache. A device's programs share these bytes: the largest counts.
+/// What running a plan takes beside weights and cache.
 struct RunBytes {
-  uint64_t activations = 0, scratch = 0;
+  uint64_t activations = 0, scratch = 0;  // programs of a device share these bytes: the largest counts
+  uint64_t program = 0;                   // each has its own
 };
 
 /// A compiled plan, tied to the device that made it.
@@ -35,6 +37,9 @@ class Program {
   virtual std::span<float> output(std::string_view name) = 0;
 };
 
+/// Of bytes that are on their way to a device.
+inline constexpr uint64_t kMostBringing = 16u << 20;
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -43,8 +48,16 @@ class Device {
   virtual std::string describe() const = 0;
   /// Threads that run its kernels; 1 where it has none of its own.
   virtual int n_threads() const = 0;
-  /// Whether programs hold copies of weights, so that they must go before weights change.
-  virtual bool copies_weights() const { return false; }
+  /// Whether it has memory of its own where programs hold weights, so that they must go before weights change.
+  virtual bool holds_weights() const { return false; }
+  /// Room for a matrix in the device's own memory; null where a device reads the host's.
+  /// Errors: kMemoryExhausted, kOpUnsupported (rows that it cannot hold).
+  virtual Result<std::unique_ptr<DeviceRows>> keep_rows(const RowLayout& rows) { return nullptr; }
+  /// What keep_rows() would take of the device's own memory.
+  virtual uint64_t kept_bytes(const RowLayout& rows) const { return 0; }
+  /// Bytes given to DeviceRows::append that are still on their way. Whoever brings much lets them be kMostBringing at most: wait(), or,
+  /// where there is no waiting, come again later. Errors: kMemoryExhausted (rows for which there was no memory after all), kDeviceLost.
+  virtual Result<uint64_t> bringing() { return 0; }
   /// Another one with the same kernels, that has memory of its own and can run at the same time. Errors: kMemoryExhausted.
   virtual Result<std::unique_ptr<Device>> twin(int n_threads) const = 0;
   /// Errors: kOpUnsupported {device, op, dtype}, kMemoryExhausted.
@@ -98,6 +111,8 @@ class Device {
   bool is_wanted() const { return is_wanted_; }
   /// Where a cache of this device lies; none: in the host's pages.
   virtual std::unique_ptr<KvStorage> kv_storage(int32_t n_layers, int32_t width, bool half) { return nullptr; }
+  /// What such a cache in float16 takes once it holds n_tokens; 0: it lies in the host's pages.
+  virtual uint64_t kv_bytes(int64_t n_layers, int64_t width, int64_t n_tokens) const { return 0; }
 
  private:
   const void* user_ = nullptr;  // whose runs are under way

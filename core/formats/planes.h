@@ -59,6 +59,7 @@ struct PlaneSet {
   RowScales row_scale;                     // sv [N]
   const uint16_t* column_scale = nullptr;  // c, f16 [K]; null: all 1
   PlaneOrder order = PlaneOrder::kRows;
+  const DeviceRows* there = nullptr;  // the words [N, P, K/32] in rows' order, where a device keeps them; `words` is null then
 };
 
 /// A matrix of N outputs and K inputs, both padded as stored. Owns nothing.

@@ -82,7 +82,7 @@ LoadTask<Status> read_safetensors(Loading::State& state, std::string file, uint6
   SB_CO_OK(co_await extend_start(state, from, n_head).in(state));
   SB_CO_TRY(from.places, safetensors_parse_head(from.start.bytes().first(size_t(n_head)), size, from.label));
   const std::string label = from.label;
-  auto take = [&](const TensorPlace& place, Block block) { return add_tensor(place, label, std::move(block), weights); };
+  auto take = [&](const TensorPlace& place, TensorBytes bytes) { return add_tensor(place, label, std::move(bytes), weights); };
   co_return co_await read_tensors(state, std::move(from), take).in(state);
 }
 
@@ -155,15 +155,24 @@ LoadTask<Result<ModelFiles>> load_folder(Loading::State& state) {
 
   state.progress.phase = "weights";
   WeightStore weights(state.file, Container::kFolder);
+  const Config settings(Container::kFolder, label_of(state, "config.json"), std::move(config));
+  const WeightRework rework = state.find_rework ? state.find_rework(settings) : nullptr;
   if (index) {
     SB_CO_OK(co_await read_quantised(state, *index, state.sets, weights).in(state));
   } else {
+    // What is still to be changed is changed here, on the host.
+    Device* const device = state.device;
+    if (scheme || rework) state.device = nullptr;
     SB_CO_OK(co_await read_weights(state, weights).in(state));
     if (scheme) SB_CO_OK(convert(state, *scheme, weights));
+    state.device = device;
   }
+  if (rework && state.device && !state.shapes_only) SB_CO_OK(rework(settings, weights));
+  if ((scheme || rework) && state.device && !state.shapes_only) SB_CO_OK(co_await send_matrices(state, weights).in(state));
+  SB_CO_OK(co_await end_sending(state).in(state));
   co_return ModelFiles{.container = Container::kFolder,
                        .file = state.file,
-                       .config = Config(Container::kFolder, label_of(state, "config.json"), std::move(config)),
+                       .config = settings,
                        .weights = std::move(weights),
                        .tokenizer_json = std::move(tokenizer).value_or(""),
                        .vocab = std::nullopt,

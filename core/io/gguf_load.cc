@@ -23,8 +23,9 @@ LoadTask<Result<ModelFiles>> load_gguf(Loading::State& state) {
 
   state.progress.phase = "weights";
   WeightStore weights(state.file, Container::kGguf);
-  auto take = [&](const TensorPlace& place, Block block) { return add_tensor(place, state.file, std::move(block), weights); };
+  auto take = [&](const TensorPlace& place, TensorBytes bytes) { return add_tensor(place, state.file, std::move(bytes), weights); };
   SB_CO_OK(co_await read_tensors(state, std::move(from), take).in(state));
+  SB_CO_OK(co_await end_sending(state).in(state));
   state.progress.done_bytes = *size;
   co_return ModelFiles{.container = Container::kGguf,
                        .file = state.file,

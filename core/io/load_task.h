@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <coroutine>
 #include <functional>
+#include <map>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -40,8 +42,15 @@ struct Loading::State {
   uint64_t weight_bytes = 0;                   // of the tensors so far
   std::optional<FolderIndex> index;            // of the folder whose refinement is loaded …
   std::set<std::string, std::less<>> refined;  // … and the matrices that have theirs
-  ReadRequest request;                         // what is wanted; kNothing while nothing is
-  std::optional<uint64_t> answer;              // to the last request
+  Device* device = nullptr;                    // where matrices go, as long as they may
+  FindRework find_rework = nullptr;
+  Block sent;              // what is staged for the device: kept, and enlarged, until the load's end
+  uint64_t n_sent = 0;     // its bytes
+  uint64_t n_unasked = 0;  // bytes given to it since it was last asked how many are on their way
+  std::map<std::string, std::unique_ptr<DeviceRows>, std::less<>> coming;  // of tensors that are not all there
+  const FolderIndex* folder = nullptr;                                     // whose shards are being read
+  ReadRequest request;                                                     // what is wanted; kNothing while nothing is
+  std::optional<uint64_t> answer;                                          // to the last request
   std::vector<std::coroutine_handle<>> stack;
   LoadProgress progress;
   std::optional<ModelFiles> files;  // once complete
@@ -93,6 +102,14 @@ class LoadTask {
   std::coroutine_handle<promise_type> handle_;
 };
 
+/// Suspends until the host calls again.
+struct HostPause {
+  Loading::State& state;
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<>) noexcept { state.request.kind = ReadRequest::Kind::kPause; }
+  void await_resume() const noexcept {}
+};
+
 /// Suspends until the host has answered; gives its answer.
 struct HostAnswer {
   Loading::State& state;
@@ -116,12 +133,39 @@ struct TensorFile {
 };
 /// co_await: reads on until `from.start` holds the first `n_bytes` of the file.
 LoadTask<Status> extend_start(Loading::State& state, TensorFile& from, uint64_t n_bytes);
-/// Gets a tensor with its bytes as the file has them.
-using TakeTensor = std::function<Status(const TensorPlace& place, Block block)>;
-/// co_await: reads every tensor into its own Block: offsets rise, and no byte is asked for twice.
-LoadTask<Status> read_tensors(Loading::State& state, TensorFile from, TakeTensor take);
+/// co_await: reads every tensor into its own Block, or to the state's device: offsets rise, and no byte is asked for twice. `see` hears
+/// each tensor's bytes in order before it is taken.
+using SeeBytes = std::function<void(std::span<const std::byte> bytes)>;
+LoadTask<Status> read_tensors(Loading::State& state, TensorFile from, TakeTensor take, SeeBytes see = {});
 /// What most loads do with one: narrows 64-bit integers, checks the numbers.
-Status add_tensor(const TensorPlace& place, const std::string& label, Block block, WeightStore& weights);
+Status add_tensor(const TensorPlace& place, const std::string& label, TensorBytes bytes, WeightStore& weights);
+
+/// Whether an array is of a refinement that the model has: it is checked and let go.
+inline bool is_refined(const Loading::State& state, const TensorPlace& place) {
+  return std::ranges::any_of(state.refined, [&](const std::string& m) { return place.name.starts_with(m + ".refine."); });
+}
+/// Whether a tensor is small enough to stay on the host, where opening a model looks at it: vectors, the filters of sign planes.
+bool is_small(const Shape& shape, uint64_t n_bytes);
+/// Bytes that come already, of those that a tensor of a file has.
+struct KnownBytes {
+  std::span<const std::byte> bytes;
+  uint64_t offset = 0;  // in the file
+};
+/// Copies the part of [offset, offset + to.size()) that is known; returns how many leading bytes of `to` are filled.
+uint64_t copy_known(const KnownBytes& known, uint64_t offset, std::span<std::byte> to);
+/// Room on the state's device for a tensor as it comes; null where it stays on the host. Of one in pieces, the room of all.
+Result<DeviceRows*> room_for(Loading::State& state, const TensorPlace& place);
+/// co_await: brings a tensor's bytes there.
+LoadTask<Result<TensorBytes>> send_tensor(Loading::State& state, const TensorFile& from, const TensorPlace& place, DeviceRows& rows,
+                                          KnownBytes known, const SeeBytes& see);
+/// co_await: brings the matrices there that have come to be on the host.
+LoadTask<Status> send_matrices(Loading::State& state, WeightStore& weights);
+/// Whether it goes there.
+bool is_sent(const Loading::State& state, const TensorPlace& place);
+/// co_await: all that was sent is there. Errors: what has gone wrong with it.
+LoadTask<Status> end_sending(Loading::State& state);
+/// co_await: waits until at most `most` bytes are on their way to the device. Errors: what has gone wrong there.
+LoadTask<Status> let_bring(Loading::State& state, uint64_t most);
 
 /// A file of the folder as errors name it.
 std::string label_of(const Loading::State& state, const std::string& file);

@@ -11,6 +11,7 @@ namespace sb {
 Loading::State::~State() { root.reset(); }
 
 void Loading::State::stages(uint64_t n_bytes) {
+  n_bytes += n_sent;
   cost.staging_bytes = std::max(cost.staging_bytes, n_bytes);
   cost.most_bytes = std::max(cost.most_bytes, weight_bytes + n_bytes);
 }
@@ -59,8 +60,15 @@ Loading Loading::shapes(std::string file, Container container, PlaneSets sets) {
   return Loading(std::move(state));
 }
 
+void Loading::bring_to(Device& device, FindRework find_rework) {
+  if (!device.holds_weights()) return;
+  state_->device = &device;
+  state_->find_rework = find_rework;
+}
+
 Result<ReadRequest> Loading::next() {
   State& s = *state_;
+  if (s.request.kind == ReadRequest::Kind::kPause) s.request = {};
   while (s.request.kind == ReadRequest::Kind::kNothing && !s.stack.empty()) {
     const std::coroutine_handle<> top = s.stack.back();
     top.resume();
@@ -139,39 +147,43 @@ LoadTask<Status> extend_start(Loading::State& state, TensorFile& from, uint64_t 
   co_return co_await read_bytes(state, from.file, from.label, n_old, from.start.bytes().subspan(size_t(n_old))).in(state);
 }
 
-namespace {
-
-/// Copies the part of [offset, offset + to.size()) that lies in `from`, which begins at `from_offset`; returns how many leading bytes
-/// of `to` are filled. `from` begins no later than `to`.
-uint64_t copy_known(std::span<const std::byte> from, uint64_t from_offset, uint64_t offset, std::span<std::byte> to) {
-  const uint64_t from_end = from_offset + from.size();
-  if (to.empty() || offset < from_offset || offset >= from_end) return 0;
-  const uint64_t n = std::min<uint64_t>(to.size(), from_end - offset);
-  std::memcpy(to.data(), from.data() + (offset - from_offset), size_t(n));
+uint64_t copy_known(const KnownBytes& known, uint64_t offset, std::span<std::byte> to) {
+  const uint64_t end = known.offset + known.bytes.size();
+  if (to.empty() || offset < known.offset || offset >= end) return 0;
+  const uint64_t n = std::min<uint64_t>(to.size(), end - offset);
+  std::memcpy(to.data(), known.bytes.data() + (offset - known.offset), size_t(n));
   return n;
 }
 
-}  // namespace
+Status add_tensor(const TensorPlace& place, const std::string& label, TensorBytes bytes, WeightStore& weights) {
+  if (bytes.flaw) return err(*std::move(bytes.flaw));
+  if (place.is_i64) { SB_TRY(bytes.block, stored_block(place, bytes.block.bytes(), label)); }
+  SB_OK(check_finite(place.name, label, place.dtype, bytes.block.bytes()));
+  return weights.add({.name = place.name,
+                      .file = label,
+                      .dtype = place.dtype,
+                      .shape = place.shape,
+                      .block = std::move(bytes.block),
+                      .there = std::move(bytes.there)});
+}
 
-Status add_tensor(const TensorPlace& place, const std::string& label, Block block, WeightStore& weights) {
-  if (place.is_i64) { SB_TRY(block, stored_block(place, block.bytes(), label)); }
-  SB_OK(check_finite(place.name, label, place.dtype, block.bytes()));
-  return weights.add({.name = place.name, .file = label, .dtype = place.dtype, .shape = place.shape, .block = std::move(block)});
+bool is_small(const Shape& shape, uint64_t n_bytes) {
+  constexpr uint64_t kFewBytes = 1024;
+  return shape.rank() < 2 || n_bytes <= kFewBytes;
 }
 
 namespace {
 
-/// Zeros for what opening a model looks at: vectors, and the filters of sign planes.
+/// Zeros for what opening a model looks at.
 Result<Block> unread_block(const TensorPlace& place) {
-  constexpr uint64_t kFewBytes = 1024;
-  return Block::take(Tag::kWeights, place.shape.rank() < 2 || place.n_bytes <= kFewBytes ? place.n_bytes : 0);
+  return Block::take(Tag::kWeights, is_small(place.shape, place.n_bytes) ? place.n_bytes : 0);
 }
 
 }  // namespace
 
 // A tensor alone is read straight into its Block. Neighbours that are small together share one request through a staging Block: a
 // model of 30 layers has hundreds of tensors, and each request may be a round trip.
-LoadTask<Status> read_tensors(Loading::State& state, TensorFile from, TakeTensor take) {
+LoadTask<Status> read_tensors(Loading::State& state, TensorFile from, TakeTensor take, SeeBytes see) {
   const std::vector<TensorPlace>& places = from.places;
   Block known = std::move(from.start);      // bytes that came already …
   uint64_t known_offset = 0;                // … from here …
@@ -209,16 +221,27 @@ LoadTask<Status> read_tensors(Loading::State& state, TensorFile from, TakeTensor
     state.weight_bytes += place.n_bytes;
     state.stages(n_staged);
     if (state.shapes_only) {
+      if (end > known_offset + known_bytes && is_sent(state, place))
+        state.n_sent = std::max(state.n_sent, std::min(place.n_bytes, kSentBytes));
+      state.stages(n_staged);
       SB_CO_TRY(Block unread, unread_block(place));
       SB_CO_OK(take(place, std::move(unread)));
       continue;
     }
+    const KnownBytes come{known.bytes().first(size_t(known_bytes)), known_offset};
+    SB_CO_TRY(DeviceRows * rows, room_for(state, place));
+    if (rows) {
+      SB_CO_TRY(TensorBytes sent, co_await send_tensor(state, from, place, *rows, come, see).in(state));
+      SB_CO_OK(take(place, std::move(sent)));
+      continue;
+    }
     SB_CO_TRY(Block block, Block::take(Tag::kWeights, place.n_bytes));
-    const uint64_t n_copied = copy_known(known.bytes().first(size_t(known_bytes)), known_offset, place.offset, block.bytes());
+    const uint64_t n_copied = copy_known(come, place.offset, block.bytes());
     if (n_copied < place.n_bytes) {
       SB_CO_OK(
           co_await read_bytes(state, from.file, from.label, place.offset + n_copied, block.bytes().subspan(size_t(n_copied))).in(state));
     }
+    if (see) see(block.bytes());
     SB_CO_OK(take(place, std::move(block)));
   }
   co_return Status();

@@ -13,6 +13,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/result.h"
+#include "device/device.h"
 #include "io/config.h"
 #include "io/folder_index.h"
 #include "io/gguf_vocab_fields.h"
@@ -20,14 +21,16 @@
 
 namespace sb {
 
-/// What the load wants of its host.
+/// What the load wants of its host. kPause: nothing but to be called again, once the device has taken some of what is on its way to it.
 struct ReadRequest {
-  enum class Kind { kNothing, kSize, kBytes } kind = Kind::kNothing;
+  enum class Kind { kNothing, kSize, kBytes, kPause } kind = Kind::kNothing;
   std::string file;          // relative to the model; "" is the model file itself
   uint64_t offset = 0;       // bytes
   std::span<std::byte> dst;  // at most kMaxRequestBytes
 };
 inline constexpr uint64_t kMaxRequestBytes = 16u << 20;
+/// Staged at once on their way to a device.
+inline constexpr uint64_t kSentBytes = 4u << 20;
 
 /// What a load brings home.
 struct ModelFiles {
@@ -62,6 +65,16 @@ struct LoadCost {
   uint64_t most_bytes = 0;      // those and the weights together, at most
 };
 
+/// How a device with memory of its own keeps a tensor of a model, or an array of one; nothing where it stays on the host, which reads
+/// vectors and tables of a few numbers.
+std::optional<RowLayout> device_layout(const WeightTensor& tensor);
+std::optional<RowLayout> device_layout(Dtype dtype, const Shape& shape);
+
+/// What a family changes in its weights before a model opens over them (models/registry.h); they stay on the host until then.
+using WeightRework = Status (*)(const Config& config, WeightStore& weights);
+/// That of a model; null where there is nothing to change.
+using FindRework = WeightRework (*)(const Config& config);
+
 /// One model being loaded.
 class Loading {
  public:
@@ -76,6 +89,9 @@ class Loading {
   /// The same load without its bytes: ends after the heads and comes home with every tensor's name, type and shape. Vectors and tables of a
   /// few numbers have a block of zeros, since opening a model looks at them; the other blocks are empty. For plans of memory.
   static Loading shapes(std::string file, Container container, PlaneSets sets = PlaneSets::kFull);
+  /// Matrices go to the device's own memory as their bytes come, if it has some, and the host keeps none of them. Before the first next();
+  /// the device outlives the load. Through a staging block of at most kSentBytes, because every byte is checked on its way.
+  void bring_to(Device& device, FindRework find_rework = nullptr);
   Loading(Loading&&) noexcept;
   Loading& operator=(Loading&&) noexcept;
   ~Loading();

@@ -110,6 +110,7 @@ PlaneSet claim_set(WeightStore& weights, const std::string& matrix, const std::s
   set.words = claim<uint32_t>(weights, matrix, name + ".planes");
   set.order = PlaneOrder::kBlocks;
   WeightTensor& planes = *weights.find(name + ".planes");
+  set.there = planes.there.get();
   if (planes.block.size()) {  // a load of shapes has none
     pack_plane_blocks(reinterpret_cast<uint32_t*>(planes.block.data()), planes.shape[0], set.code.n_planes, planes.shape[2]);
   }
@@ -223,7 +224,7 @@ uint64_t drop_refinement(const FolderIndex& index, WeightStore& weights, uint64_
   };
   std::map<std::string, uint64_t, std::less<>> bytes;
   for (const auto& tensor : weights.tensors()) {
-    if (is_of_refinement(*tensor)) bytes[tensor->array_of] += tensor->block.size();
+    if (is_of_refinement(*tensor)) bytes[tensor->array_of] += tensor->n_bytes();
   }
   std::vector<std::string> order = index.give_back;
   for (const auto& [name, n] : bytes) order.push_back(name);  // an index need not name every one: those go last

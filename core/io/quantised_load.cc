@@ -11,7 +11,7 @@
 namespace sb {
 namespace {
 
-/// Takes a shard's tensors in file order, sums each component over the blocks as they are, and lets them on only when the sum is right.
+/// Takes a shard's tensors in file order, sums each component as its bytes come, and lets them on only when the sum is right.
 class ComponentGate {
  public:
   /// `index` outlives this. `pass` gets every tensor that is what was written.
@@ -41,11 +41,11 @@ class ComponentGate {
     return {};
   }
 
-  Status take(const TensorPlace& place, Block block) {
+  void see(std::span<const std::byte> bytes) { sum_.update(bytes); }
+  Status take(const TensorPlace& place, TensorBytes bytes) {
     const ComponentEntry& component = *components_[next_];
-    sum_.update(block.bytes());
     const bool is_last = place.offset + place.n_bytes == component.end;
-    waiting_.emplace_back(place, std::move(block));
+    waiting_.emplace_back(place, std::move(bytes));
     if (!is_last) return {};
     if (sum_.hex() != component.sha256) return err(Code::kHashMismatch, {{"file", label_}, {"component", component.name}});
     for (auto& [waiting, bytes] : waiting_) SB_OK(pass_(waiting, std::move(bytes)));
@@ -61,7 +61,7 @@ class ComponentGate {
   std::vector<const ComponentEntry*> components_;  // in file order, never empty: the index leaves no byte without one
   size_t next_ = 0;
   Sha256 sum_;
-  std::vector<std::pair<TensorPlace, Block>> waiting_;
+  std::vector<std::pair<TensorPlace, TensorBytes>> waiting_;
 };
 
 LoadTask<Status> read_shard(Loading::State& state, const FolderIndex& index, const ShardEntry& shard, TakeTensor pass) {
@@ -79,14 +79,18 @@ LoadTask<Status> read_shard(Loading::State& state, const FolderIndex& index, con
   if (state.shapes_only) co_return co_await read_tensors(state, std::move(from), std::move(pass)).in(state);
   ComponentGate gate(index, shard, from.label, std::move(pass));
   SB_CO_OK(gate.check(from.places));
-  auto take = [&](const TensorPlace& place, Block block) { return gate.take(place, std::move(block)); };
-  co_return co_await read_tensors(state, std::move(from), take).in(state);
+  auto take = [&](const TensorPlace& place, TensorBytes bytes) { return gate.take(place, std::move(bytes)); };
+  auto see = [&](std::span<const std::byte> bytes) { gate.see(bytes); };
+  co_return co_await read_tensors(state, std::move(from), take, see).in(state);
 }
 
 /// The shards in load order. All sizes are asked first: what is missing is better known before the download than after it.
 LoadTask<Status> read_shards(Loading::State& state, const FolderIndex& index, bool with_base, bool with_refinement, TakeFrom take,
                              bool keeps_bytes = true) {
-  PieceJoiner joiner(index, keeps_bytes, std::move(take), [&](uint64_t n_bytes) { state.holds(n_bytes); });
+  state.folder = &index;
+  PieceJoiner joiner(index, keeps_bytes, std::move(take), [&](uint64_t n_bytes) {
+    if (!state.device) state.holds(n_bytes);  // a device has one room for all pieces
+  });
   for (const bool is_asking : {true, false}) {
     for (const ShardEntry& shard : index.shards) {
       if (!(shard.is_refinement ? with_refinement : with_base)) continue;
@@ -100,7 +104,7 @@ LoadTask<Status> read_shards(Loading::State& state, const FolderIndex& index, bo
           co_return err(Code::kModelCorrupt, {{"file", label}, {"place", place}, {"why", "the index says that it ends there"}});
         }
       } else {
-        auto pass = [&](const TensorPlace& place, Block block) { return joiner.take(label, place, std::move(block)); };
+        auto pass = [&](const TensorPlace& place, TensorBytes bytes) { return joiner.take(label, place, std::move(bytes)); };
         SB_CO_OK(co_await read_shard(state, index, shard, pass).in(state));
       }
     }
@@ -109,8 +113,8 @@ LoadTask<Status> read_shards(Loading::State& state, const FolderIndex& index, bo
 }
 
 TakeFrom into(WeightStore& weights) {
-  return [&weights](const std::string& label, const TensorPlace& place, Block block) {
-    return add_tensor(place, label, std::move(block), weights);
+  return [&weights](const std::string& label, const TensorPlace& place, TensorBytes bytes) {
+    return add_tensor(place, label, std::move(bytes), weights);
   };
 }
 
@@ -148,11 +152,11 @@ LoadTask<Result<ModelFiles>> load_refinement(Loading::State& state) {
   const FolderIndex& index = *state.index;
   WeightStore weights(state.file, Container::kFolder);
   const TakeFrom keep = into(weights);
-  TakeFrom take = [&](const std::string& label, const TensorPlace& place, Block block) -> Status {
-    const bool is_here = std::ranges::any_of(state.refined, [&](const std::string& m) { return place.name.starts_with(m + ".refine."); });
-    return is_here ? Status() : keep(label, place, std::move(block));
+  TakeFrom take = [&](const std::string& label, const TensorPlace& place, TensorBytes bytes) -> Status {
+    return is_refined(state, place) ? Status() : keep(label, place, std::move(bytes));
   };
   SB_CO_OK(co_await read_shards(state, index, false, true, take).in(state));
+  SB_CO_OK(co_await end_sending(state).in(state));
   co_return files_of(state, std::move(weights), index);
 }
 
@@ -160,8 +164,8 @@ LoadTask<Result<ModelFiles>> verify_folder(Loading::State& state) {
   SB_CO_TRY(FolderIndex index, co_await read_folder_index(state, PlaneSets::kFull).in(state));
   state.progress.phase = "weights";
   std::map<std::string, ArrayKind, std::less<>> kinds;
-  TakeFrom look = [&](const std::string& label, const TensorPlace& place, Block block) -> Status {
-    SB_OK(check_finite(place.name, label, place.dtype, block.bytes()));
+  TakeFrom look = [&](const std::string& label, const TensorPlace& place, TensorBytes bytes) -> Status {
+    SB_OK(check_finite(place.name, label, place.dtype, bytes.block.bytes()));
     if (kinds.emplace(place.name, ArrayKind{place.dtype, place.shape}).second) return {};
     return err(Code::kModelCorrupt, {{"file", label}, {"place", "tensor " + place.name}, {"why", "the name occurs twice"}});
   };

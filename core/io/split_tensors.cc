@@ -11,10 +11,11 @@ PieceJoiner::PieceJoiner(const FolderIndex& index, bool keeps_bytes, TakeFrom pa
   for (const SplitEntry& entry : index.split) joined_[entry.name].entry = &entry;
 }
 
-Status PieceJoiner::take(const std::string& label, const TensorPlace& piece, Block block) {
+Status PieceJoiner::take(const std::string& label, const TensorPlace& piece, TensorBytes bytes) {
   const auto found = joined_.find(std::string_view(piece.name).substr(0, piece.name.rfind('#')));
-  if (found == joined_.end() || piece.name == found->first) return pass_(label, piece, std::move(block));
+  if (found == joined_.end() || piece.name == found->first) return pass_(label, piece, std::move(bytes));
   Joined& joined = found->second;
+  const Block& block = bytes.block;
   auto refuse = [&](std::string_view why) {
     return err(Code::kModelCorrupt, {{"file", label}, {"place", "tensor " + piece.name}, {"why", why}});
   };
@@ -32,6 +33,7 @@ Status PieceJoiner::take(const std::string& label, const TensorPlace& piece, Blo
   }
   if (piece.dtype != whole.dtype || shape != whole.shape) return refuse("it has another type or other rows than the piece before");
   if (piece.n_bytes > whole.n_bytes - joined.n_done) return refuse("it goes beyond the tensor's rows");
+  if (bytes.flaw) return err(*std::move(bytes.flaw));
   if (joined.block.size()) {
     std::memcpy(joined.block.data() + joined.n_done, block.data(), size_t(piece.n_bytes));
   } else if (block.size()) {
@@ -41,7 +43,9 @@ Status PieceJoiner::take(const std::string& label, const TensorPlace& piece, Blo
   joined.n_done += piece.n_bytes;
   const bool is_last = ++joined.next == joined.entry->n_pieces;
   if (is_last != (joined.n_done == whole.n_bytes)) return refuse("the pieces' rows do not sum up");
-  return is_last ? pass_(label, whole, std::move(joined.block)) : Status();
+  if (!is_last) return {};
+  bytes.block = std::move(joined.block);
+  return pass_(label, whole, std::move(bytes));
 }
 
 Status PieceJoiner::finish(std::string_view file) const {

@@ -12,7 +12,7 @@
 namespace sb {
 
 /// What becomes of a tensor of the file `label`.
-using TakeFrom = std::function<Status(const std::string& label, const TensorPlace& place, Block block)>;
+using TakeFrom = std::function<Status(const std::string& label, const TensorPlace& place, TensorBytes bytes)>;
 
 std::string piece_name(std::string_view tensor, int64_t piece);
 
@@ -23,7 +23,7 @@ class PieceJoiner {
   /// beyond those of the pieces that came before.
   PieceJoiner(const FolderIndex& index, bool keeps_bytes, TakeFrom pass, std::function<void(uint64_t n_bytes)> holds = [](uint64_t) {});
   /// Errors: kModelCorrupt when a piece is not the one that follows; kMemoryExhausted; kWeightsNotFinite.
-  Status take(const std::string& label, const TensorPlace& place, Block block);
+  Status take(const std::string& label, const TensorPlace& place, TensorBytes bytes);
   /// Errors: kTensorMissing when a tensor that began did not end.
   Status finish(std::string_view file) const;
 

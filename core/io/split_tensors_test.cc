@@ -32,7 +32,8 @@ struct Taken {
   std::vector<float> values;
   Shape shape;
   TakeFrom take() {
-    return [this](const std::string&, const TensorPlace& p, Block block) -> Status {
+    return [this](const std::string&, const TensorPlace& p, TensorBytes bytes) -> Status {
+      const Block& block = bytes.block;
       names.push_back(p.name);
       shape = p.shape;
       values.resize(size_t(block.size() / 4));

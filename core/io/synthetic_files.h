@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -144,6 +145,7 @@ struct Host {
   uint64_t n_requests = 0, n_bytes = 0;
   std::string broken_promise = {};
   std::map<std::string, uint64_t> read_until = {};
+  std::function<void()> on_pause = {};  // what waits for a device
 
   /// nullopt when abandoned.
   std::optional<Result<ModelFiles>> run(Loading loading) {
@@ -157,6 +159,9 @@ struct Host {
       switch (wanted->kind) {
         case ReadRequest::Kind::kNothing:
           return loading.finish();
+        case ReadRequest::Kind::kPause:
+          on_pause ? on_pause() : void(broken_promise = "a pause that nothing ends");
+          break;
         case ReadRequest::Kind::kSize:
           loading.size_is(file == files.end() ? std::nullopt : std::optional<uint64_t>(claimed_size.value_or(file->second.size())));
           break;

@@ -115,7 +115,7 @@ int64_t first_bad_block(const std::byte* from, int64_t n, int64_t stride, const 
 
 }  // namespace
 
-Status check_finite(std::string_view name, std::string_view file, Dtype dtype, std::span<const std::byte> bytes) {
+Status check_finite(std::string_view name, std::string_view file, Dtype dtype, std::span<const std::byte> bytes, int64_t first) {
   const DtypeRow& row = dtype_row(dtype);
   const int64_t n_blocks = int64_t(bytes.size()) / row.bytes_per_block;
   int64_t index = -1;
@@ -127,7 +127,7 @@ Status check_finite(std::string_view name, std::string_view file, Dtype dtype, s
     if (bad >= 0) index = bad * row.block;
   }
   if (index < 0) return {};
-  return err(Code::kWeightsNotFinite, {{"tensor", name}, {"file", file}, {"index", index}});
+  return err(Code::kWeightsNotFinite, {{"tensor", name}, {"file", file}, {"index", first + index}});
 }
 
 }  // namespace sb

@@ -22,7 +22,7 @@ WeightTensor* WeightStore::find(std::string_view name) {
 
 uint64_t WeightStore::n_bytes() const {
   uint64_t n = 0;
-  for (const auto& tensor : tensors_) n += tensor->block.size();
+  for (const auto& tensor : tensors_) n += tensor->n_bytes();
   return n;
 }
 

@@ -10,6 +10,7 @@
 
 #include "base/memory.h"
 #include "base/result.h"
+#include "device/device_rows.h"
 #include "formats/planes.h"
 #include "tensor/tensor.h"
 
@@ -23,11 +24,15 @@ struct WeightTensor {
   Block block;                          // dense rows; empty for kPlanes
   const PlaneMatrix* planes = nullptr;  // kPlanes: the matrix of which this tensor is rows first_row … first_row + N − 1
   int64_t first_row = 0;
-  std::string array_of = "";  // an array of a stored matrix (its planes, scales …), not a tensor of the model
+  std::string array_of = "";                    // an array of a stored matrix (its planes, scales …), not a tensor of the model
+  std::unique_ptr<DeviceRows> there = nullptr;  // the rows, where a device keeps them; `block` is empty then
 
   TensorView view() const {
-    return {block.data(), dtype, shape, shape.rank() ? dtype_bytes(dtype, shape[-1]) : int64_t(block.size()), planes, first_row};
+    return {block.data(), dtype,     shape,      shape.rank() ? dtype_bytes(dtype, shape[-1]) : int64_t(block.size()),
+            planes,       first_row, there.get()};
   }
+  /// Of its own, wherever they lie.
+  uint64_t n_bytes() const { return there ? there->n_bytes() : block.size(); }
 };
 
 enum class Container : uint8_t { kGguf, kFolder };
@@ -44,9 +49,9 @@ class WeightStore {
   const std::vector<std::unique_ptr<WeightTensor>>& tensors() const { return tensors_; }
   const std::string& file() const { return file_; }
   Container container() const { return container_; }
-  /// Bytes of all blocks.
+  /// Bytes of all tensors, wherever they lie.
   uint64_t n_bytes() const;
-  /// Takes out the tensors that `is_chosen` names and frees their blocks; returns how many bytes those were.
+  /// Takes out the tensors that `is_chosen` names and frees their bytes; returns how many bytes those were.
   uint64_t remove(const std::function<bool(const WeightTensor&)>& is_chosen);
   /// Errors: kModelCorrupt when the new name is there already.
   Status rename(std::string_view from, std::string to);
@@ -57,12 +62,17 @@ class WeightStore {
   using Matrices = std::map<std::string, std::unique_ptr<PlaneMatrix>, std::less<>>;
   const Matrices& matrices() const { return matrices_; }
 
+  /// Whether the family has made its changes (WeightRework).
+  bool is_reworked() const { return is_reworked_; }
+  void mark_reworked() { is_reworked_ = true; }
+
  private:
   std::string file_;
   Container container_;
   std::vector<std::unique_ptr<WeightTensor>> tensors_;  // in file order
   std::map<std::string, size_t, std::less<>> index_;
   Matrices matrices_;
+  bool is_reworked_ = false;
 };
 
 /// A family's translation of a Hugging Face tensor name to the name in its file; "" when the file has no such tensor.

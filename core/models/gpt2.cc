@@ -1,4 +1,5 @@
 // GPT-2 (Radford et al. 2019): learned positions, layer norms with bias, one matrix for q, k and v, a plain MLP with GELU, tied head.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -20,6 +21,8 @@ std::string gpt2_gguf_name(std::string_view name) {
                     {"transformer.ln_f", "output_norm"},
                     {"lm_head", "output"}});
 }
+
+constexpr int64_t kMostLayers = 1024;
 
 class Gpt2 final : public ModelGraph {
  public:
@@ -71,6 +74,21 @@ Status transpose(WeightTensor& tensor) {
   return {};
 }
 
+/// The first published files leave the "transformer." away.
+Weights body_of(const Weights& root, bool gguf) { return root["wte"].has("weight") && !gguf ? root : root["transformer"]; }
+
+Status turn_matrices(const Config& config, WeightStore& weights) {
+  SB_TRY(const int64_t n_layers, config.dimension("n_layer"));
+  const Weights w = body_of(Weights(weights, nullptr), false);
+  for (int64_t i = 0; i < std::min(n_layers, kMostLayers); ++i) {
+    for (const char* name : {"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"}) {
+      if (WeightTensor* tensor = weights.find(w["h"][i][name].full_name("weight"))) SB_OK(transpose(*tensor));
+    }
+  }
+  weights.mark_reworked();
+  return {};
+}
+
 Result<std::unique_ptr<ModelGraph>> open_gpt2(const Config& config, WeightStore& weights) {
   DecoderConfig c;
   SB_TRY(c.n_layers, config.dimension("n_layer"));
@@ -80,27 +98,19 @@ Result<std::unique_ptr<ModelGraph>> open_gpt2(const Config& config, WeightStore&
   SB_TRY(c.context, config.dimension_or("n_positions", 1024));
   SB_TRY(c.norm_eps, config.number_or("layer_norm_epsilon", 1e-5));
   if (c.hidden % c.n_heads != 0) return config.invalid("n_head", "it must divide n_embd");
-  if (c.n_layers > 1024) return config.invalid("n_layer", "at most 1024 are supported");
+  if (c.n_layers > kMostLayers) return config.invalid("n_layer", "at most 1024 are supported");
   c.n_kv_heads = c.n_heads;
   c.head_dim = c.hidden / c.n_heads;
 
   const bool gguf = config.container() == Container::kGguf;
   const Weights root(weights, gguf ? gpt2_gguf_name : nullptr);
   c.tied_head = !root["lm_head"].has("weight");
-  // The first published files leave the "transformer." away.
-  const Weights w = root["wte"].has("weight") && !gguf ? root : root["transformer"];
+  const Weights w = body_of(root, gguf);
   if (const WeightTensor* positions = w["wpe"].tensor("weight");
       positions && positions->shape.rank() == 2 && positions->shape[0] < c.context) {
     return err(Code::kShapeMismatch, {{"what", positions->name},
                                       {"shape", positions->shape.text()},
                                       {"expected", "a row for each of " + std::to_string(c.context) + " positions"}});
-  }
-  if (!config.gguf_conventions()) {
-    for (int64_t i = 0; i < c.n_layers; ++i) {
-      for (const char* name : {"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"}) {
-        if (WeightTensor* tensor = weights.find(w["h"][i][name].full_name("weight"))) SB_OK(transpose(*tensor));
-      }
-    }
   }
   return std::make_unique<Gpt2>(c, root, w);
 }
@@ -108,6 +118,7 @@ Result<std::unique_ptr<ModelGraph>> open_gpt2(const Config& config, WeightStore&
 }  // namespace
 
 extern const Family kGpt2;
-const Family kGpt2 = {"gpt2", {"gpt2"}, open_gpt2};
+const Family kGpt2 = {
+    "gpt2", {"gpt2"}, open_gpt2, [](const Config& config) { return config.gguf_conventions() ? WeightRework() : turn_matrices; }};
 
 }  // namespace sb

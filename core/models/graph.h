@@ -6,6 +6,7 @@
 
 #include "device/plan.h"
 #include "io/config.h"
+#include "io/loading.h"
 #include "io/weights.h"
 
 namespace sb {
@@ -40,6 +41,8 @@ struct Family {
   std::initializer_list<const char*> types;  // config.json's model_type and GGUF's general.architecture
   /// Errors: kConfigInvalid, kTensorMissing, kShapeMismatch, kMemoryExhausted.
   Result<std::unique_ptr<ModelGraph>> (*open)(const Config& config, WeightStore& weights);
+  /// Of a model whose weights are to be changed before they are opened. Errors as open().
+  FindRework rework = nullptr;
 };
 
 }  // namespace sb

@@ -120,20 +120,52 @@ Storage storage_of(TensorRole role, int bits, int64_t columns) {
   return {nullptr, bits == 32 ? Dtype::kF32 : Dtype::kF16};
 }
 
+/// What weights take: on the host, and of a device's own memory.
+class WeightBytes {
+ public:
+  explicit WeightBytes(const Device& device) : device_(device) {}
+
+  /// `layout`: of what a device keeps.
+  void add(uint64_t n_bytes, const std::optional<RowLayout>& layout) {
+    const uint64_t n_kept = layout ? device_.kept_bytes(*layout) : 0;
+    kept_ += n_kept;
+    if (!n_kept) host_ += block_bytes(n_bytes);
+  }
+  /// One that the host reads; a device has a copy of it in float32.
+  void add_vector(uint64_t n_bytes, int64_t n) {
+    add(n_bytes, std::nullopt);
+    if (device_.holds_weights()) kept_ += uint64_t(n) * 4;
+  }
+  void add(Dtype dtype, const Shape& shape, uint64_t n_bytes) {
+    if (shape.rank() < 2) return add_vector(n_bytes, shape.elements());
+    add(n_bytes, device_layout(dtype, shape));
+  }
+  void add(const PlaneCode& code, int64_t n, int64_t k) {
+    const int64_t rows = plane_rows(n), columns = plane_columns(k);
+    add(uint64_t(rows * code.n_planes * columns / 8), plane_layout(rows, code.n_planes, columns));
+    add_vector(2 * uint64_t(rows), rows);
+    add_vector(2 * uint64_t(columns), columns);
+    add_vector(plane_hadamard(columns) ? uint64_t(columns / 8) : 0, columns / 32);
+    add(uint64_t(code.n_taps * code.n_planes) * 4, std::nullopt);  // a device has each filter once
+  }
+
+  uint64_t kept() const { return kept_; }
+  uint64_t total() const { return host_ + kept_; }
+
+ private:
+  const Device& device_;
+  uint64_t host_ = 0, kept_ = 0;
+};
+
 /// A model's tensors in another storage, and what they take.
 struct Stored {
   std::vector<ShapedTensor> tensors;
   std::deque<PlaneMatrix> matrices;  // they do not move
-  uint64_t n_bytes = 0;
+  WeightBytes bytes;
 };
 
-Result<uint64_t> tensor_bytes(const ShapedTensor& t) {
-  SB_TRY(const uint64_t n_bytes, dense_bytes(t.dtype, t.shape));
-  return block_bytes(n_bytes);
-}
-
-Result<Stored> store_as(const std::vector<ShapedTensor>& tensors, const std::vector<Group>& groups, int bits) {
-  Stored out;
+Result<Stored> store_as(const std::vector<ShapedTensor>& tensors, const std::vector<Group>& groups, int bits, const Device& device) {
+  Stored out{{}, {}, WeightBytes(device)};
   for (const Group& group : groups) {
     const ShapedTensor& first = tensors[group.tensors[0]];
     const Storage storage = group.role == TensorRole::kKept ? Storage{} : storage_of(group.role, bits, first.shape[-1]);
@@ -147,7 +179,7 @@ Result<Stored> store_as(const std::vector<ShapedTensor>& tensors, const std::vec
       matrix->segment = plane_segment(matrix->n_rows);
       matrix->hadamard = plane_hadamard(matrix->n_columns);
       matrix->sets[0].code = storage.planes->code;
-      out.n_bytes += plane_blocks_bytes(storage.planes->code, n_rows, first.shape[-1]);
+      out.bytes.add(storage.planes->code, n_rows, first.shape[-1]);
     }
     int64_t first_row = 0;
     for (size_t i : group.tensors) {
@@ -161,8 +193,8 @@ Result<Stored> store_as(const std::vector<ShapedTensor>& tensors, const std::vec
       t.first_row = first_row;
       first_row += t.shape.rows();
       if (!matrix) {
-        SB_TRY(const uint64_t n_bytes, tensor_bytes(t));
-        out.n_bytes += n_bytes;
+        SB_TRY(const uint64_t n_bytes, dense_bytes(t.dtype, t.shape));
+        out.bytes.add(t.dtype, t.shape, n_bytes);
       }
       out.tensors.push_back(std::move(t));
     }
@@ -170,7 +202,10 @@ Result<Stored> store_as(const std::vector<ShapedTensor>& tensors, const std::vec
   return out;
 }
 
-RunBytes larger(RunBytes a, RunBytes b) { return {std::max(a.activations, b.activations), std::max(a.scratch, b.scratch)}; }
+/// Of two programs of a device.
+RunBytes both(RunBytes a, RunBytes b) {
+  return {std::max(a.activations, b.activations), std::max(a.scratch, b.scratch), a.program + b.program};
+}
 
 /// Tokens in the cache of a session whose context is full: its last token never enters it.
 int64_t cached_tokens(int64_t context) { return std::max<int64_t>(1, context - 1); }
@@ -182,7 +217,7 @@ Result<RunBytes> measure_passes(const ModelGraph& graph, int64_t context, const 
     if (n_tokens > cached_tokens(context)) continue;
     for (Pass::Logits logits : {Pass::Logits::kNone, Pass::Logits::kLast}) {
       SB_TRY(const std::unique_ptr<Plan> plan, plan_of(graph, {n_tokens, logits, false}));
-      most = larger(most, device.measure(*plan, cached_tokens(context)));
+      most = both(most, device.measure(*plan, cached_tokens(context)));
     }
   }
   return most;
@@ -245,7 +280,7 @@ Result<RunBytes> measure_stack(const ArchitectureStack& stack, int bits, int64_t
   auto measure = [&](int64_t n_tokens, int64_t attended) -> Status {
     const StackPlan layer(stack, bits, n_tokens);
     SB_OK(layer.plan().finish());
-    most = larger(most, device.measure(layer.plan(), attended));
+    most = both(most, device.measure(layer.plan(), attended));
     return {};
   };
   const int64_t n_all = stack.tokens ? stack.tokens : context;
@@ -308,15 +343,23 @@ void settle_peak(MemoryPlan& plan, uint64_t load_bytes) {
   plan.peak_bytes = std::max({load_bytes, running, plan.bytes(Tag::kWeights)}) + plan.bytes(Tag::kHost);
 }
 
+/// A session at a full context.
+void add_run(MemoryPlan& plan, uint64_t kv_bytes, const RunBytes& run, const Device& device) {
+  plan.by_tag[size_t(Tag::kKv)] = kv_bytes;
+  plan.by_tag[size_t(Tag::kActivations)] = run.activations;
+  plan.by_tag[size_t(Tag::kScratch)] = run.scratch + run.program;
+  if (device.holds_weights()) plan.device_bytes += kv_bytes + run.activations + run.scratch + run.program;
+}
+
 /// Cache, activations and scratch of a model that a family knows, and its context.
 Status add_session(MemoryPlan& plan, const ModelGraph& graph, const Device& device) {
   const DecoderShape shape = graph.shape();
   plan.options.context = session_context(shape, plan.options.context);
   SB_TRY(const RunBytes run, measure_passes(graph, plan.options.context, device));
-  plan.by_tag[size_t(Tag::kKv)] =
-      kv_cache_bytes(shape.n_layers, shape.n_kv_heads, shape.head_dim, cached_tokens(plan.options.context), plan.options.kv_bits);
-  plan.by_tag[size_t(Tag::kActivations)] = run.activations;
-  plan.by_tag[size_t(Tag::kScratch)] = run.scratch;
+  const int64_t n_tokens = cached_tokens(plan.options.context);
+  uint64_t kv = plan.options.kv_bits == 16 ? device.kv_bytes(shape.n_layers, shape.n_kv_heads * shape.head_dim, n_tokens) : 0;
+  if (!kv) kv = kv_cache_bytes(shape.n_layers, shape.n_kv_heads, shape.head_dim, n_tokens, plan.options.kv_bits);
+  add_run(plan, kv, run, device);
   return {};
 }
 
@@ -369,6 +412,7 @@ std::string MemoryPlan::json() const {
   j["by_rule"] = by_rule;
   for (size_t i = 0; i < kTagCount; ++i) j["by_tag"][tag_name(Tag(i))] = by_tag[i];
   j["peak_bytes"] = peak_bytes;
+  j["device_bytes"] = device_bytes;
   j["download_bytes"] = download_bytes;
   return json_text(j);
 }
@@ -413,8 +457,9 @@ Result<MemoryPlan> plan_architecture(std::string_view name, const PlanOptions& o
   std::vector<Group> groups;
   const std::vector<ShapedTensor> tensors = tensors_of(*found, groups);
   plan.n_parameters = parameters_of(tensors);
-  SB_TRY(const Stored stored, store_as(tensors, groups, options.bits));
-  plan.weight_bytes = plan.by_tag[size_t(Tag::kWeights)] = plan.download_bytes = stored.n_bytes;
+  SB_TRY(const Stored stored, store_as(tensors, groups, options.bits, device));
+  plan.weight_bytes = plan.by_tag[size_t(Tag::kWeights)] = plan.download_bytes = stored.bytes.total();
+  plan.device_bytes = stored.bytes.kept();
   if (*found->config) {
     SB_TRY(Json values, json_parse(found->config, found->name));
     SB_TRY(const OpenShapes model, open_shapes(stored.tensors, Config(Container::kFolder, found->name, std::move(values))));
@@ -425,15 +470,14 @@ Result<MemoryPlan> plan_architecture(std::string_view name, const PlanOptions& o
     limit.context = found->context;
     const int64_t context = plan.options.context = session_context(limit, options.context);
     RunBytes most;
+    uint64_t kv = 0;
     for (const ArchitectureStack& s : found->stacks) {
       SB_TRY(const RunBytes run, measure_stack(s, options.bits, context, device));
-      most = larger(most, run);
-      uint64_t& kv = plan.by_tag[size_t(Tag::kKv)];
+      most = both(most, run);
       if (s.is_decoder) kv += kv_cache_bytes(s.layers, s.kv_heads, s.head_dim, cached_tokens(context), options.kv_bits);
       if (s.cross_tokens) kv += kv_cache_bytes(s.layers, s.kv_heads, s.head_dim, s.cross_tokens, options.kv_bits);
     }
-    plan.by_tag[size_t(Tag::kActivations)] = most.activations;
-    plan.by_tag[size_t(Tag::kScratch)] = most.scratch;
+    add_run(plan, kv, most, device);
   }
   add_load(plan);
   return plan;
@@ -443,23 +487,33 @@ Result<MemoryPlan> plan_model(const ModelFiles& shapes, const LoadCost& cost, co
   std::vector<ShapedTensor> tensors = tensors_of(shapes.weights);
   uint64_t turning_bytes = 0;
   const Config config = turned(shapes.config, tensors, turning_bytes);
-  uint64_t n_bytes = 0;  // of the weights as they are
+  WeightBytes as_they_are(device);
+  uint64_t loaded_bytes = 0, largest_bytes = 0;
   for (const auto& t : shapes.weights.tensors()) {
     SB_TRY(const uint64_t n, dense_bytes(t->dtype, t->shape));
-    n_bytes += block_bytes(n);
+    loaded_bytes += n;
+    largest_bytes = std::max(largest_bytes, n);
+    if (t->shape.rank() < 2) {
+      as_they_are.add_vector(n, t->shape.elements());
+    } else {
+      as_they_are.add(n, device_layout(*t));
+    }
   }
+  const uint64_t n_bytes = as_they_are.total();
+  if (turning_bytes > 0 && device.holds_weights()) turning_bytes = largest_bytes;  // each goes there once all have turned
   MemoryPlan plan;
   plan.name = shapes.file;
   plan.options = options;
   plan.n_parameters = parameters_of(tensors);
   if (options.bits == 0) {
+    plan.device_bytes = as_they_are.kept();
     plan.weight_bytes = n_bytes;
     plan.by_tag[size_t(Tag::kWeights)] = n_bytes + turning_bytes;
     plan.by_tag[size_t(Tag::kStaging)] = cost.staging_bytes;
     plan.download_bytes = cost.download_bytes;
     SB_TRY(const OpenShapes model, open_shapes(tensors, config));
     SB_OK(add_session(plan, *model.graph, device));
-    settle_peak(plan, cost.most_bytes);
+    settle_peak(plan, cost.most_bytes + std::max(n_bytes, loaded_bytes) - loaded_bytes);
     return plan;
   }
   // A matrix of planes is taken for what it stands for.
@@ -467,9 +521,10 @@ Result<MemoryPlan> plan_model(const ModelFiles& shapes, const LoadCost& cost, co
     if (t.dtype == Dtype::kPlanes) t = {t.name, Dtype::kF16, t.shape};
   }
   SB_TRY(const std::vector<Group> groups, groups_of(tensors, config));
-  SB_TRY(const Stored stored, store_as(tensors, groups, options.bits));
-  plan.weight_bytes = plan.by_tag[size_t(Tag::kWeights)] = stored.n_bytes;
-  plan.download_bytes = stored.n_bytes + cost.download_bytes - std::min(n_bytes, cost.download_bytes);  // settings and tokenizer stay
+  SB_TRY(const Stored stored, store_as(tensors, groups, options.bits, device));
+  plan.weight_bytes = plan.by_tag[size_t(Tag::kWeights)] = stored.bytes.total();
+  plan.device_bytes = stored.bytes.kept();
+  plan.download_bytes = plan.weight_bytes + cost.download_bytes - std::min(n_bytes, cost.download_bytes);  // settings and tokenizer stay
   SB_TRY(const OpenShapes model, open_shapes(stored.tensors, config));
   SB_OK(add_session(plan, *model.graph, device));
   add_load(plan);

@@ -32,6 +32,7 @@ struct MemoryPlan {
   uint64_t weight_bytes = 0;                 // once the model is open
   std::array<uint64_t, kTagCount> by_tag{};  // bytes at most, each; kHost is 0 as natively (docs/architecture.md)
   uint64_t peak_bytes = 0;                   // of all together; a load's staging is gone before a session's bytes come
+  uint64_t device_bytes = 0;                 // what of it lies in a device's own memory; small vectors are there and on the host
   uint64_t download_bytes = 0;
   bool by_rule = false;  // activations and scratch, see above
 

@@ -164,8 +164,10 @@ Status Model::fall_back(const Error& why) {
 }
 
 Loading Model::reload() const {
-  if (files_->container == Container::kGguf) return Loading::gguf(files_->file);
-  return Loading::folder(files_->file, {}, planes() == std::string_view("base") ? PlaneSets::kBase : PlaneSets::kFull);
+  const PlaneSets sets = planes() == std::string_view("base") ? PlaneSets::kBase : PlaneSets::kFull;
+  Loading loading = files_->container == Container::kGguf ? Loading::gguf(files_->file) : Loading::folder(files_->file, {}, sets);
+  loading.bring_to(*device_, find_rework);
+  return loading;
 }
 
 Status Model::restore(ModelFiles files) {
@@ -212,7 +214,9 @@ Result<Program*> Model::run(const Pass& pass, const Scalars& scalars) {
 
 Result<Loading> Model::refinement() const {
   if (!has_refinement()) return err(Code::kRefinementMissing, {{"file", files_->file}});
-  return Loading::refinement(files_->file, *files_->index, refined_matrices(weights()));
+  Loading loading = Loading::refinement(files_->file, *files_->index, refined_matrices(weights()));
+  loading.bring_to(*device_);
+  return loading;
 }
 
 Status Model::refine(ModelFiles files) {
@@ -223,13 +227,18 @@ Status Model::refine(ModelFiles files) {
 }
 
 void Model::retire_programs() {
-  if (!device_->copies_weights()) return;
+  if (!device_->holds_weights()) return;
   for (auto& [pass, program] : programs_) retired_.push_back(std::move(program));
   programs_.clear();
+  // Nobody waits for one of them: what they hold on the device is free at once.
+  if (device_->acquire(this)) {
+    retired_.clear();
+    device_->release(this);
+  }
 }
 
 uint64_t Model::drop_refinement(uint64_t n_bytes) {
-  if (!files_->index) return 0;
+  if (!files_->index || refined_matrices(weights()).empty()) return 0;
   retire_programs();
   return sb::drop_refinement(*files_->index, files_->weights, n_bytes);
 }
@@ -249,7 +258,7 @@ namespace {
 
 /// Bytes of a tensor of the model: its own, or its rows' part of its matrix.
 double tensor_bytes(const WeightTensor& tensor) {
-  if (!tensor.planes) return double(tensor.block.size());
+  if (!tensor.planes) return double(tensor.n_bytes());
   const PlaneMatrix& m = *tensor.planes;
   double shared = m.signs ? double(m.n_columns) / 8 : 0, row = 0;
   for (int set = 0; set < m.n_sets; ++set) {
@@ -280,7 +289,9 @@ WeightReport Model::weight_report() const {
       const TensorView& w = p.values()[size_t(node.inputs[1])].weight;
       // One product may serve several neighbouring tensors of a matrix.
       for (const auto& tensor : weights().tensors()) {
-        const bool is_inside = w.planes ? tensor->planes == w.planes : tensor->block.data() == w.data && w.data;
+        const bool is_inside = w.planes  ? tensor->planes == w.planes
+                               : w.there ? tensor->there.get() == w.there
+                                         : tensor->block.data() == w.data && w.data;
         if (is_inside) linears.insert(tensor.get());
       }
     }

@@ -58,6 +58,7 @@ class Model {
   /// Why it runs on another device than it was opened for; empty when it does not.
   const std::string& why_here() const { return why_here_; }
 
+  const std::shared_ptr<Device>& shared_device() const { return device_; }
   const ModelGraph& graph() const { return *graph_; }
   const DecoderShape& shape() const { return shape_; }
   int64_t context() const { return context_; }

@@ -41,10 +41,11 @@ class Shape {
 };
 
 struct PlaneMatrix;  // formats/planes.h
+class DeviceRows;    // device/device_rows.h
 
 /// Memory seen as rows: `data` is the first row, rows are `row_bytes` apart, elements in a row are dense.
 /// shape [.., K]: leading dimensions count rows. A matrix of kPlanes has no rows of its own: it is rows [first_row, first_row + N) of
-/// `planes`, and `data` is null.
+/// `planes`, and `data` is null. So it is where a device keeps the rows in memory of its own: they are `there`.
 struct TensorView {
   const std::byte* data = nullptr;
   Dtype dtype = Dtype::kF32;
@@ -52,6 +53,7 @@ struct TensorView {
   int64_t row_bytes = 0;
   const PlaneMatrix* planes = nullptr;
   int64_t first_row = 0;
+  const DeviceRows* there = nullptr;
 
   template <class T>
   const T* row(int64_t r) const {

@@ -15,16 +15,18 @@ class GpuBuffer {
   GpuBuffer() = default;
   /// No two buffers of a process have the same one, while ids are used again. 0: none.
   uint64_t serial() const { return serial_; }
+  /// What a buffer for so many bytes takes.
+  static constexpr uint64_t bytes_of(uint64_t n_bytes) { return (n_bytes + 255) / 256 * 256; }
   /// Errors: kMemoryExhausted {n_bytes, tag, current}: larger than the device allows. What the driver refuses later is a gpu_error.
   static Result<GpuBuffer> take(Tag tag, uint64_t n_bytes, GpuUse use = GpuUse::kStorage) {
     GpuBuffer buffer;
-    buffer.n_bytes_ = (n_bytes + 255) / 256 * 256;
+    buffer.n_bytes_ = bytes_of(n_bytes);
     buffer.tag_ = tag;
     buffer.id_ = gpu_buffer(double(buffer.n_bytes_), uint32_t(use));
     if (!buffer.id_) {
       return err(Code::kMemoryExhausted, {{"n_bytes", n_bytes}, {"tag", tag_name(tag)}, {"current", memory_report().total.current}});
     }
-    memory_take(tag, buffer.n_bytes_);
+    memory_take_gpu(tag, buffer.n_bytes_);
     static std::atomic<uint64_t> n_taken{0};
     buffer.serial_ = ++n_taken;
     return buffer;
@@ -37,7 +39,7 @@ class GpuBuffer {
   ~GpuBuffer() {
     if (!id_) return;
     gpu_buffer_free(id_);
-    memory_give(tag_, n_bytes_);
+    memory_give_gpu(tag_, n_bytes_);
   }
 
   GpuId id() const { return id_; }

@@ -62,6 +62,7 @@ struct Gpu {
   std::vector<WGPUComputePipeline> pipelines = {nullptr};
   std::vector<WGPUBindGroup> binds = {nullptr};
   std::array<Read, kGpuSlots> reads;
+  uint64_t n_writing = 0;  // bytes since the queue was last empty
 };
 
 Gpu& gpu() {
@@ -287,8 +288,16 @@ void gpu_buffer_free(GpuId buffer) {
 void gpu_write(GpuId buffer, double offset, const void* from, uint32_t n) {
   Gpu& g = gpu();
   if (g.is_lost) return;
+  // The library keeps a copy of what is written until a submission that comes after it has completed.
+  if (g.n_writing + n > kGpuMostWriting) {
+    g.api.QueueSubmit(g.queue, 0, nullptr);
+    poll(g, true);
+    g.n_writing = 0;
+  }
+  g.n_writing += n;
   g.api.QueueWriteBuffer(g.queue, g.buffers[buffer], uint64_t(offset), from, n);
 }
+double gpu_writing(void) { return 0; }
 
 GpuId gpu_pipeline(const char* wgsl, uint32_t n) {
   Gpu& g = gpu();
@@ -433,6 +442,7 @@ uint32_t gpu_info(char* to, uint32_t n) {
 GpuId gpu_buffer(double, uint32_t) { return 0; }
 void gpu_buffer_free(GpuId) {}
 void gpu_write(GpuId, double, const void*, uint32_t) {}
+double gpu_writing(void) { return 0; }
 GpuId gpu_pipeline(const char*, uint32_t) { return 0; }
 GpuId gpu_bind(GpuId, const GpuBinding*, uint32_t) { return 0; }
 void gpu_bind_free(GpuId) {}

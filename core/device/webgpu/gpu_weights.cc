@@ -17,50 +17,100 @@ uint64_t hash_of(std::span<const uint32_t> words) {  // FNV-1a over words
   return h;
 }
 
+/// Kernels read whole words, one past the end.
+uint64_t piece_bytes(int64_t n_rows, int64_t row_bytes) { return uint64_t(n_rows * row_bytes) + 4; }
+
 }  // namespace
 
-Result<std::shared_ptr<const GpuMatrix>> GpuWeights::keep(const void* key, int64_t n_rows, int64_t row_bytes, int64_t most_rows,
-                                                          int64_t grain_rows, const std::function<void(int64_t row, std::byte* to)>& read) {
-  std::weak_ptr<const GpuMatrix>& known = matrices_[key];
-  if (auto matrix = known.lock()) return matrix;
-  auto matrix = std::make_shared<GpuMatrix>();
-  most_rows = most_rows / grain_rows * grain_rows;
-  const int64_t staged_rows = std::max<int64_t>(1, kStagingBytes / row_bytes);
+GpuRows::GpuRows(const RowLayout& rows, std::shared_ptr<GpuMatrix> matrix)
+    : DeviceRows(uint64_t(rows.n_rows * rows.row_bytes)), shared_(std::move(matrix)), row_bytes_(rows.row_bytes) {}
+
+Status GpuRows::write(uint64_t offset, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const GpuPiece& piece = (*shared_)[piece_];
+    const uint64_t begin = uint64_t(piece.first_row * row_bytes_), end = begin + uint64_t(piece.n_rows * row_bytes_);
+    const auto n = size_t(std::min<uint64_t>(bytes.size(), end - offset));
+    write_piece(offset - begin, bytes.first(n), offset + n == end);
+    offset += n;
+    bytes = bytes.subspan(n);
+    if (offset == end) ++piece_;
+  }
+  return {};
+}
+
+void GpuRows::write_piece(uint64_t offset, std::span<const std::byte> bytes, bool is_end) {
+  const GpuId id = (*shared_)[piece_].buffer.id();
+  const auto n_waiting = size_t(offset % 4);
+  if (n_waiting > 0) {
+    const size_t n = std::min(bytes.size(), 4 - n_waiting);
+    std::memcpy(word_.data() + n_waiting, bytes.data(), n);
+    if (n_waiting + n == 4 || is_end) gpu_write(id, double(offset - n_waiting), word_.data(), 4);
+    offset += n;
+    bytes = bytes.subspan(n);
+  }
+  const size_t n_whole = bytes.size() / 4 * 4, n_rest = bytes.size() - n_whole;
+  if (n_whole > 0) gpu_write(id, double(offset), bytes.data(), uint32_t(n_whole));
+  if (n_rest == 0) return;
+  word_ = {};
+  std::memcpy(word_.data(), bytes.data() + n_whole, n_rest);
+  if (is_end) gpu_write(id, double(offset + n_whole), word_.data(), 4);
+}
+
+int64_t GpuWeights::rows_a_piece(const RowLayout& rows) const {
+  // A piece's bytes are whole words, but for the last one's.
+  const int64_t grain = rows.grain_rows % 4 == 0 ? rows.grain_rows : 4 * rows.grain_rows;
+  return std::min(rows.n_rows, (int64_t(most_bytes_) - 4) / std::max(rows.row_bytes, rows.widest_bytes) / grain * grain);
+}
+
+Result<std::unique_ptr<GpuRows>> GpuWeights::take(const RowLayout& rows) const {
+  const int64_t most_rows = rows_a_piece(rows);
   if (most_rows == 0)
     return err(Code::kOpUnsupported,
-               {{"device", "webgpu"}, {"op", "rows of " + std::to_string(row_bytes) + " bytes"}, {"dtype", "weights"}});
-  SB_TRY(Block staging, Block::take(Tag::kStaging, uint64_t(std::min(staged_rows, n_rows) * row_bytes + 4)));
-  for (int64_t first = 0; first < n_rows; first += most_rows) {
-    const int64_t rows_here = std::min(most_rows, n_rows - first);
-    SB_TRY(GpuBuffer buffer,
-           GpuBuffer::take(Tag::kWeights, uint64_t(rows_here * row_bytes) + 4));  // kernels read whole words, one past the end
-    uint64_t at = 0;                                                              // bytes
-    for (int64_t row = 0, n_staged = 0; row < rows_here; row += n_staged) {
-      // Writes are whole words: an odd number of words' bytes waits for the next rows.
-      n_staged = std::min(staged_rows, rows_here - row);
-      while (n_staged < rows_here - row && n_staged > 1 && n_staged * row_bytes % 4) --n_staged;
-      const int64_t n_bytes = n_staged * row_bytes;
-      SB_ASSERT(n_bytes % 4 == 0 || row + n_staged == rows_here);
-      for (int64_t i = 0; i < n_staged; ++i) read(first + row + i, staging.data() + i * row_bytes);
-      gpu_write(buffer.id(), double(at), staging.data(), uint32_t((n_bytes + 3) / 4 * 4));
-      at += uint64_t(n_bytes);
-    }
-    matrix->push_back({std::move(buffer), first, rows_here});
+               {{"device", "webgpu"}, {"op", "rows of " + std::to_string(rows.row_bytes) + " bytes"}, {"dtype", "weights"}});
+  auto matrix = std::make_shared<GpuMatrix>();
+  for (int64_t first = 0; first < rows.n_rows; first += most_rows) {
+    const int64_t n = std::min(most_rows, rows.n_rows - first);
+    SB_TRY(GpuBuffer buffer, GpuBuffer::take(Tag::kWeights, piece_bytes(n, rows.row_bytes)));
+    matrix->push_back({std::move(buffer), first, n});
   }
-  known = matrix;
-  return matrix;
+  return std::make_unique<GpuRows>(rows, std::move(matrix));
+}
+
+uint64_t GpuWeights::bytes_of(const RowLayout& rows) const {
+  const int64_t most_rows = rows_a_piece(rows);
+  uint64_t n_bytes = 0;
+  for (int64_t first = 0; most_rows > 0 && first < rows.n_rows; first += most_rows)
+    n_bytes += GpuBuffer::bytes_of(piece_bytes(std::min(most_rows, rows.n_rows - first), rows.row_bytes));
+  return n_bytes;
+}
+
+Result<std::shared_ptr<const GpuMatrix>> GpuWeights::keep(const void* key, const RowLayout& layout,
+                                                          const std::function<void(int64_t row, std::byte* to)>& read) {
+  std::weak_ptr<const GpuMatrix>& known = matrices_[key];
+  if (auto matrix = known.lock()) return matrix;
+  SB_TRY(const std::unique_ptr<GpuRows> rows, take(layout));
+  const int64_t staged_rows = std::clamp<int64_t>(kStagingBytes / layout.row_bytes, 1, layout.n_rows);
+  SB_TRY(Block staging, Block::take(Tag::kStaging, uint64_t(staged_rows * layout.row_bytes)));
+  for (int64_t first = 0; first < layout.n_rows; first += staged_rows) {
+    const int64_t n = std::min(staged_rows, layout.n_rows - first);
+    for (int64_t i = 0; i < n; ++i) read(first + i, staging.data() + i * layout.row_bytes);
+    SB_OK(rows->append(staging.bytes().first(size_t(n * layout.row_bytes))));
+  }
+  known = rows->matrix();
+  return rows->matrix();
 }
 
 Result<std::shared_ptr<const GpuMatrix>> GpuWeights::rows(const TensorView& w) {
-  return keep(w.data, w.shape[0], w.row_bytes, (int64_t(most_bytes_) - 4) / w.row_bytes, 1,
+  if (w.there) return static_cast<const GpuRows*>(w.there)->matrix();
+  return keep(w.data, {w.shape[0], w.row_bytes},
               [&](int64_t row, std::byte* to) { std::memcpy(to, w.row_bytes_at(row), size_t(w.row_bytes)); });
 }
 
 Result<std::shared_ptr<const GpuMatrix>> GpuWeights::planes(const PlaneMatrix& m, int set) {
   const PlaneSet& s = m.sets[set];
-  // Pieces of all sets have the same rows.
-  return keep(s.words, m.n_rows, m.words_per_row() * s.code.n_planes * 4, (int64_t(most_bytes_) - 4) / (m.words_per_row() * kMaxPlanes * 4),
-              m.segment, [&](int64_t row, std::byte* to) { plane_row_words(m, s, row, reinterpret_cast<uint32_t*>(to)); });
+  if (s.there) return static_cast<const GpuRows*>(s.there)->matrix();
+  return keep(s.words, plane_layout(m.n_rows, s.code.n_planes, m.n_columns),
+              [&](int64_t row, std::byte* to) { plane_row_words(m, s, row, reinterpret_cast<uint32_t*>(to)); });
 }
 
 uint32_t GpuWeights::vector(std::span<const uint32_t> words) {

@@ -1,6 +1,7 @@
 // What the GPU keeps of a model: matrices in pieces that a binding can hold, and small vectors together in one buffer.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <map>
 #include <memory>
@@ -8,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "device/device_rows.h"
 #include "device/webgpu/gpu_buffer.h"
 #include "tensor/tensor.h"
 
@@ -20,12 +22,34 @@ struct GpuPiece {
 };
 using GpuMatrix = std::vector<GpuPiece>;
 
+/// A matrix that came while its model was loaded. Programs share its pieces, and may outlive it.
+class GpuRows final : public DeviceRows {
+ public:
+  GpuRows(const RowLayout& rows, std::shared_ptr<GpuMatrix> matrix);
+  const std::shared_ptr<const GpuMatrix>& matrix() const { return shared_; }
+
+ private:
+  Status write(uint64_t offset, std::span<const std::byte> bytes) override;
+  void write_piece(uint64_t offset, std::span<const std::byte> bytes, bool is_end);
+
+  std::shared_ptr<const GpuMatrix> shared_;
+  int64_t row_bytes_;
+  size_t piece_ = 0;               // where the next byte goes
+  std::array<std::byte, 4> word_;  // writes are whole words: the bytes of one that has not come whole
+};
+
 class GpuWeights {
  public:
   /// `most_bytes`: of a binding.
   explicit GpuWeights(uint64_t most_bytes) : most_bytes_(most_bytes) {}
 
-  /// The matrix's rows of blocks, brought there when first asked for, kept as long as somebody holds it.
+  /// Room for a matrix whose bytes will come. Errors: kOpUnsupported (a row that no binding holds), kMemoryExhausted.
+  Result<std::unique_ptr<GpuRows>> take(const RowLayout& rows) const;
+  /// What it takes.
+  uint64_t bytes_of(const RowLayout& rows) const;
+
+  /// The matrix's rows of blocks: where they are, or brought there from the host when first asked for and kept as long as somebody holds
+  /// them.
   Result<std::shared_ptr<const GpuMatrix>> rows(const TensorView& w);
   /// A set of planes in rows' order; pieces begin at segments.
   Result<std::shared_ptr<const GpuMatrix>> planes(const PlaneMatrix& m, int set);
@@ -39,7 +63,8 @@ class GpuWeights {
   const GpuBuffer& vectors() const { return vectors_buffer_; }
 
  private:
-  Result<std::shared_ptr<const GpuMatrix>> keep(const void* key, int64_t n_rows, int64_t row_bytes, int64_t most_rows, int64_t grain_rows,
+  int64_t rows_a_piece(const RowLayout& rows) const;
+  Result<std::shared_ptr<const GpuMatrix>> keep(const void* key, const RowLayout& layout,
                                                 const std::function<void(int64_t row, std::byte* to)>& read);
 
   uint64_t most_bytes_;

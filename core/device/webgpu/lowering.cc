@@ -25,11 +25,12 @@ std::vector<uint64_t> gpu_texts(const Plan& plan, bool half) {
   return hashes;
 }
 
-uint64_t gpu_arena_words(const Plan& plan) {
+GpuSize gpu_size(const Plan& plan) {
   Lowering first(plan, true, {}, nullptr, nullptr);
-  if (!first.run()) return 0;
+  const Result<GpuLowered> sketch = first.run();
+  if (!sketch) return {};
   const ArenaLayout layout = plan_arena(plan, &first.times());
-  return Lowering(plan, true, first.scratch(), nullptr, &layout).arena_words();
+  return {Lowering(plan, true, first.scratch(), nullptr, &layout).arena_words(), sketch->steps.size()};
 }
 
 }  // namespace sb

@@ -45,7 +45,10 @@ struct GpuLowered {
 Result<GpuLowered> lower_to_gpu(const Plan& plan, GpuWeights& weights, bool half);
 /// Of each text that a plan's steps have, a hash. Reads no weight.
 std::vector<uint64_t> gpu_texts(const Plan& plan, bool half);
-/// Words of the arena that a plan takes. Reads no weight.
-uint64_t gpu_arena_words(const Plan& plan);
+/// What a plan takes. Reads no weight; a matrix in several pieces has more steps than are counted.
+struct GpuSize {
+  uint64_t arena_words = 0, n_steps = 0;
+};
+GpuSize gpu_size(const Plan& plan);
 
 }  // namespace sb

@@ -39,6 +39,7 @@ bool is_software(const OrderedJson& info) {
   std::ranges::transform(names, names.begin(), [](unsigned char c) { return char(std::tolower(c)); });
   return std::ranges::any_of(kSoftwareGpus, [&](const char* name) { return names.find(name) != std::string::npos; });
 }
+constexpr uint64_t kStepBytes = 256;  // of the scalars of a step
 
 std::string text_of(uint32_t (*from)(char*, uint32_t)) {
   std::string text(1024, '\0');
@@ -63,14 +64,18 @@ Status gpu_status(uint32_t opening) {
 class GpuCache final : public KvStorage {
  public:
   GpuCache(int32_t n_layers, int32_t width, bool half)
-      : layers_(size_t(n_layers)), width_(width), row_bytes_(half ? (int64_t(width) + 1) / 2 * 4 : int64_t(width) * 4), half_(half) {}
+      : layers_(size_t(n_layers)), width_(width), row_bytes_(row_bytes(width, half)), half_(half) {}
 
-  Status reserve(int64_t n_tokens) override {
-    if (n_tokens <= capacity_) return {};
-    int64_t capacity = std::max(capacity_, kFirstCacheTokens);
+  /// What a token's row takes.
+  static int64_t row_bytes(int64_t width, bool half) { return half ? (width + 1) / 2 * 4 : width * 4; }
+  /// Tokens that there is room for once n_tokens are to be held.
+  static int64_t capacity_for(int64_t n_tokens) {
+    int64_t capacity = kFirstCacheTokens;
     while (capacity < n_tokens) capacity *= 2;
-    return resize(capacity);
+    return capacity;
   }
+
+  Status reserve(int64_t n_tokens) override { return n_tokens <= capacity_ ? Status() : resize(capacity_for(n_tokens)); }
   void shrink(int64_t n_tokens) override {
     if (n_tokens > 0 || capacity_ <= kFirstCacheTokens) return;
     for (Layer& layer : layers_) layer = {};
@@ -167,6 +172,8 @@ class WebgpuDevice final : public Device {
   WebgpuDevice(uint32_t opening, OrderedJson info)
       : info_(std::move(info)), opening_(opening), most_bytes_(uint64_t(info_["limits"]["binding"].get<double>())), weights_(most_bytes_) {}
 
+  ~WebgpuDevice() override { give_reads(); }
+
   std::string_view name() const override { return "webgpu"; }
   std::string describe() const override {
     OrderedJson j = {{"device", "webgpu"}, {"isa", "wgsl"}, {"threads", 1}, {"rounded", false}};
@@ -233,7 +240,12 @@ class WebgpuDevice final : public Device {
     return program;
   }
 
-  RunBytes measure(const Plan& plan, int64_t) const override { return {gpu_arena_words(plan) * 4, 0}; }
+  RunBytes measure(const Plan& plan, int64_t) const override {
+    const GpuSize size = gpu_size(plan);
+    uint64_t most_read = 0;
+    for (const Output& output : plan.outputs()) most_read += uint64_t(plan.values()[size_t(output.value)].shape.elements()) * 4;
+    return {GpuBuffer::bytes_of(size.arena_words * 4), kStepBytes + most_read, GpuBuffer::bytes_of((size.n_steps + 1) * kParamsBytes)};
+  }
 
   Status fill(Program& program, std::string_view name, std::span<const float> values) override {
     static_cast<GpuProgram&>(program).filled[std::string(name)].assign(values.begin(), values.end());
@@ -296,7 +308,14 @@ class WebgpuDevice final : public Device {
 #endif
   }
   void drop() override { is_dropping_ = true; }
-  bool copies_weights() const override { return true; }
+  bool holds_weights() const override { return true; }
+  Result<std::unique_ptr<DeviceRows>> keep_rows(const RowLayout& rows) override { return weights_.take(rows); }
+  uint64_t kept_bytes(const RowLayout& rows) const override { return weights_.bytes_of(rows); }
+  Result<uint64_t> bringing() override {
+    const auto n_bytes = uint64_t(gpu_writing());
+    SB_OK(check());
+    return n_bytes;
+  }
 
   std::vector<uint64_t> kernels(const Plan& plan, bool half) const override { return gpu_texts(plan, half); }
 
@@ -358,6 +377,9 @@ class WebgpuDevice final : public Device {
   std::unique_ptr<KvStorage> kv_storage(int32_t n_layers, int32_t width, bool half) override {
     return std::make_unique<GpuCache>(n_layers, width, half);
   }
+  uint64_t kv_bytes(int64_t n_layers, int64_t width, int64_t n_tokens) const override {
+    return uint64_t(n_layers) * 2 * GpuBuffer::bytes_of(uint64_t(GpuCache::capacity_for(n_tokens) * GpuCache::row_bytes(width, true)));
+  }
 
  private:
   /// What has gone wrong since the last question; a loss for good.
@@ -373,6 +395,7 @@ class WebgpuDevice final : public Device {
     arena_ = {};
     step_ = {};
     pipelines_.clear();
+    give_reads();
     reading_ = nullptr;
     n_read_ = 0;
     choices_.clear();
@@ -422,7 +445,7 @@ class WebgpuDevice final : public Device {
       }
       arena_ = std::move(larger);
     }
-    if (!step_.id()) { SB_TRY(step_, GpuBuffer::take(Tag::kScratch, 256, GpuUse::kUniform)); }
+    if (!step_.id()) { SB_TRY(step_, GpuBuffer::take(Tag::kScratch, kStepBytes, GpuUse::kUniform)); }
     return weights_.flush();
   }
 
@@ -469,6 +492,16 @@ class WebgpuDevice final : public Device {
     arena_.write(uint64_t(angles.at) * 4, std::span<const float>(table));
   }
 
+  void give_reads() {
+    for (uint64_t& n_bytes : read_bytes_) memory_give_gpu(Tag::kScratch, std::exchange(n_bytes, 0));
+  }
+  /// A slot's buffer stays, for reads of no more bytes.
+  void enter_read(uint32_t slot, uint64_t n_bytes) {
+    if (n_bytes <= read_bytes_[slot]) return;
+    memory_take_gpu(Tag::kScratch, n_bytes - read_bytes_[slot]);
+    read_bytes_[slot] = n_bytes;
+  }
+
   /// Reads of all outputs.
   Status add_reads(GpuProgram& p, const GpuVariant& v, std::vector<uint32_t>& commands) {
     SB_ASSERT(choices_.empty() && !reading_ && p.outputs->size() <= kGpuSlots);
@@ -478,6 +511,7 @@ class WebgpuDevice final : public Device {
       SB_ASSERT(value.alias_of < 0);
       const auto n = uint32_t(value.shape.elements());
       read.numbers.resize(n);
+      enter_read(slot, n * 4);
       commands.insert(commands.end(),
                       {uint32_t(GpuCommand::kRead), arena_.id(), v.lowered.value_at[size_t(read.value)] * 4, n * 4, slot++});
     }
@@ -503,6 +537,7 @@ class WebgpuDevice final : public Device {
       v.choice_pipeline = choose;
     }
     const uint32_t slot = next_slot_++ % kMostAhead;
+    enter_read(slot, 4);
     commands.insert(commands.end(), {uint32_t(GpuCommand::kDispatch), v.choice_pipeline, v.choice, 1, 1, 1});
     commands.insert(commands.end(), {uint32_t(GpuCommand::kRead), arena_.id(), kGpuChoiceAt * 4, 4, slot});
     choices_.push_back(slot);
@@ -517,6 +552,7 @@ class WebgpuDevice final : public Device {
   std::deque<double> losses_;  // when, in ms; those of the last minute
   GpuWeights weights_;
   GpuBuffer arena_, step_;
+  std::array<uint64_t, kGpuSlots> read_bytes_{};
   std::map<std::string, GpuId> pipelines_;                  // by their text
   std::shared_ptr<std::vector<GpuProgram::Read>> reading_;  // outputs on their way
   size_t n_read_ = 0;

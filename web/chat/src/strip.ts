@@ -207,7 +207,9 @@ export class Strip {
       const books = memory.byTag[tag];
       const bar = h('span', { class: 'share', 'aria-hidden': 'true' });
       bar.style.setProperty('--share', String((books?.current ?? 0) / total));
-      return h('tr', { 'data-tag': tag }, h('th', { scope: 'row' }, name), h('td', {}, bytes(books?.current ?? 0)), h('td', { class: 'share-cell' }, bar));
+      const there = memory.gpu.byTag[tag].current;
+      const where = memory.gpu.current ? [h('td', {}, there ? `${bytes(there)} on the GPU` : '')] : [];
+      return h('tr', { 'data-tag': tag }, h('th', { scope: 'row' }, name), h('td', {}, bytes(books?.current ?? 0)), ...where, h('td', { class: 'share-cell' }, bar));
     });
     part('memory-details').replaceChildren(
       h('h2', {}, 'Memory'),

@@ -89,6 +89,10 @@ export class Gpu {
   #told: Promise<unknown> = Promise.resolve(); // all error scopes so far have been heard
   #nBytes = 0;
   #isClosed = false;
+  // Of gpu_write: bytes since the core last asked, and those of before that the GPU has not taken.
+  #nFresh = 0;
+  #nWriting = 0;
+  #onWritten: (() => void)[] = [];
   #hasAnswered = false;
   #onAnswer: (() => void)[] = [];
 
@@ -198,6 +202,11 @@ export class Gpu {
     return [...steps.values()].map(({ kernel, groups, n, us }) => ({ kernel, groups, n, us })).sort((a, b) => b.n * b.us - a.n * a.us);
   }
 
+  /** Resolves when the GPU has taken some of what is on its way to it; at once when nothing is. */
+  async written(): Promise<void> {
+    if (this.#nWriting) await new Promise<void>((resolve) => this.#onWritten.push(resolve));
+  }
+
   /** Gives everything back; resolves when nothing is awaited any more: Node's WebGPU ends a process whose promises are left open. */
   async destroy(): Promise<void> {
     const opened = this.#opened;
@@ -231,7 +240,11 @@ export class Gpu {
       gpu_info: (to, n) => put(this.#info, to!, n!),
       gpu_buffer: (n, use) => this.#buffer(n!, use!),
       gpu_buffer_free: (id) => void (id && this.#free(this.#buffers.take(id))),
-      gpu_write: (id, offset, from, n) => this.#device.queue.writeBuffer(this.#buffers.get(id!), offset!, unshared(from!, n!)),
+      gpu_write: (id, offset, from, n) => {
+        this.#device.queue.writeBuffer(this.#buffers.get(id!), offset!, unshared(from!, n!));
+        this.#nFresh += n!;
+      },
+      gpu_writing: () => this.#writing(),
       gpu_pipeline: (wgsl, n) => this.#pipeline(decoder.decode(unshared(wgsl!, n!))),
       gpu_bind: (pipeline, bindings, n) => this.#bind(pipeline!, words(bindings!, n! * BINDING_WORDS)),
       gpu_bind_free: (id) => void (id && this.#binds.take(id)),
@@ -266,6 +279,24 @@ export class Gpu {
   #answer(): void {
     this.#hasAnswered = true;
     for (const wake of this.#onAnswer.splice(0)) wake();
+  }
+
+  // A write's bytes are copied, and the copy lives until the queue has come so far; an empty submission sends it on its way.
+  #writing(): number {
+    const n = this.#nFresh;
+    if (n) {
+      const { queue } = this.#device;
+      queue.submit([]);
+      this.#nFresh = 0;
+      this.#nWriting += n;
+      const told = this.#told; // whether there was memory for the buffers
+      const taken = () => {
+        this.#nWriting -= n;
+        for (const wake of this.#onWritten.splice(0)) wake();
+      };
+      void Promise.all([told, queue.onSubmittedWorkDone()]).then(taken, taken); // of a lost device nothing is on its way
+    }
+    return this.#nWriting;
   }
 
   #buffer(nBytes: number, use: number): number {

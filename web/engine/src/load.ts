@@ -78,6 +78,7 @@ export const missingFile: ModelFile = {
 
 const DONE = 0;
 const WANTS_SIZE = 1;
+const WAITS = 3; // for the GPU
 const REQUEST_BYTES = 32;
 const PROGRESS_MS = 40;  // a page repaints no more often than this is worth
 
@@ -132,6 +133,10 @@ async function bringOnce<T>(core: Core, { begin, open, abort, tell, isRefinement
       if (abort.aborted) throw abortError(abort.reason);
       const { wants, request: wanted } = core.loadNext(load, request);
       if (wants === DONE) break;
+      if (wants === WAITS) {
+        await core.gpu.written();
+        continue;
+      }
       let file = files.get(wanted.file);
       if (!file) files.set(wanted.file, (file = open(wanted.file, abort)));
       if (wants === WANTS_SIZE) {

@@ -174,7 +174,8 @@ export class Model extends EventTarget implements AsyncDisposable {
 
   /** Bytes in use and at the peak, by tag. */
   async memory(): Promise<MemoryReport> {
-    return camelKeys<MemoryReport>(await this.#call<object>({ name: 'memory' }));
+    const { gpu, ...report } = camelKeys<MemoryReport>(await this.#call<object>({ name: 'memory' }));
+    return { ...report, gpu: camelKeys(gpu) };
   }
 
   /** What the GPU's steps of the last token took, the costliest first. The conversation begins anew.

@@ -206,9 +206,11 @@ export interface Books {
 
 export interface MemoryReport extends Books {
   byTag: Record<'weights' | 'kv' | 'activations' | 'staging' | 'scratch' | 'host', Books>;
+  /** What of all that lies in the GPU's own memory. */
+  gpu: Books & { byTag: MemoryReport['byTag'] };
   /** What the worker's WebAssembly memory really occupies; it goes back when the model is disposed. */
   wasmBytes: number;
-  /** Of these, what lies in buffers of the GPU. */
+  /** Of all buffers of the GPU that are there. */
   gpuBytes: number;
 }
 

@@ -52,11 +52,13 @@ export interface Request {
 export class Core {
   readonly #exports: Exports;
   readonly memory: WebAssembly.Memory;
+  readonly gpu: Gpu;
   readonly #encoder = new TextEncoder();
   readonly #decoder = new TextDecoder();
   #bytes: Uint8Array;
 
-  private constructor(instance: WebAssembly.Instance, memory: WebAssembly.Memory | undefined) {
+  private constructor(instance: WebAssembly.Instance, gpu: Gpu, memory: WebAssembly.Memory | undefined) {
+    this.gpu = gpu;
     this.#exports = instance.exports as unknown as Exports;
     this.memory = memory ?? this.#exports.memory!;
     this.#bytes = new Uint8Array(this.memory.buffer);
@@ -77,7 +79,7 @@ export class Core {
       },
       ...(memory ? { env: { memory } } : {}),
     };
-    core = new Core(await WebAssembly.instantiate(module, imports), memory);
+    core = new Core(await WebAssembly.instantiate(module, imports), gpu, memory);
     return core;
   }
 

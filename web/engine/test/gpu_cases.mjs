@@ -151,6 +151,35 @@ export const gpuCases = {
     });
   },
 
+  async 'what is written is on its way until the GPU has taken it'(t) {
+    await withGpu(t, async (core) => {
+      t.check.equal(core.sb.gpu_writing(), 0);
+      await core.gpu.written(); // nothing is on its way
+      const x = core.sb.gpu_buffer(1 << 18, USE.storage);
+      core.write(x, Array(1 << 14).fill(5));
+      t.check.equal(core.sb.gpu_writing(), 1 << 16);
+      core.write(x, Array(1 << 14).fill(6), 1 << 16);
+      t.check.equal(core.sb.gpu_writing(), 1 << 17);
+      while (core.sb.gpu_writing() > 0) await core.gpu.written();
+      core.submit([READ, x, 65532, 8, 0]);
+      t.check.equal(String(await core.came(0, 2)), '5,6');
+      t.check.equal(core.text('gpu_error'), '');
+    });
+  },
+
+  async 'of a lost device nothing is on its way'(t) {
+    await withGpu(t, async (core, device) => {
+      const x = core.sb.gpu_buffer(64, USE.storage);
+      core.write(x, [1, 2, 3, 4]);
+      t.check.equal(core.sb.gpu_writing(), 16);
+      device.destroy();
+      await core.gpu.written();
+      t.check.equal(core.sb.gpu_writing(), 0);
+      core.write(x, [1, 2, 3, 4]);
+      while (core.sb.gpu_writing() > 0) await core.gpu.written();
+    });
+  },
+
   async 'bindings begin and end where they say'(t) {
     await withGpu(t, async (core) => {
       const pipeline = core.pipeline(`
