@@ -19,12 +19,12 @@ shelf() {
 
 ctests() { ctest --test-dir "build/$1" --output-on-failure -j "$jobs" -L "^($2)\$" --no-tests=error; }
 
-# Each fuzzer runs a minute over its kept corpus; new finds stay outside the tree.
+# Each fuzzer runs half a minute over its kept corpus; new finds stay outside the tree.
 fuzz_one() {
   local target="$1" corpus="tests/fuzz/corpus/${1%_fuzz}" work
   [ "$target" = chat_template_fuzz ] && corpus=tests/templates  # real templates are the best seeds
   work="$(mktemp -d)"
-  "build/asan/core/$target" -max_total_time="${SUBBYTE_FUZZ_S:-60}" -timeout=20 -rss_limit_mb=3000 -print_final_stats=1 -verbosity=0 -artifact_prefix="$work/" "$work" "$corpus" >"$work/log" 2>&1
+  "build/asan/core/$target" -max_total_time="${SUBBYTE_FUZZ_S:-30}" -timeout=20 -rss_limit_mb=3000 -print_final_stats=1 -verbosity=0 -artifact_prefix="$work/" "$work" "$corpus" >"$work/log" 2>&1
   local status=$?
   if [ $status -eq 0 ]; then
     echo "$target: $(grep -o 'number_of_executed_units: [0-9]*' "$work/log" | grep -o '[0-9]*') runs, no finding"; rm -rf "$work"
