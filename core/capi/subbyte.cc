@@ -29,6 +29,15 @@ Result<SelfCheck*> check_of(sb_model* model) {
   return model->check.get();
 }
 
+/// Gives a model what a load has brought; the load goes.
+int32_t take_load(Model& model, sb_load* load, Status (Model::*take)(ModelFiles)) {
+  const std::unique_ptr<sb_load> used_up(load);
+  auto files = load->loading.finish();
+  if (!files) return failed(files.error());
+  auto status = (model.*take)(std::move(*files));
+  return status ? 0 : failed(status.error());
+}
+
 }  // namespace
 
 namespace sb {
@@ -265,26 +274,14 @@ const char* sb_model_check_report(sb_model* model) {
 }
 
 sb_load* sb_model_reload(sb_model* model) { return new sb_load{model->model->shared_device(), model->model->reload(), 0, {}, {}}; }
-int32_t sb_model_restore(sb_model* model, sb_load* load) {
-  const std::unique_ptr<sb_load> used_up(load);
-  auto files = load->loading.finish();
-  if (!files) return failed(files.error());
-  auto status = model->model->restore(std::move(*files));
-  return status ? 0 : failed(status.error());
-}
+int32_t sb_model_restore(sb_model* model, sb_load* load) { return take_load(*model->model, load, &Model::restore); }
 
 sb_load* sb_model_refinement(sb_model* model) {
   auto load = model->model->refinement();
   if (!load) return failed_null(load.error());
   return new sb_load{model->model->shared_device(), std::move(*load), 0, {}, {}};
 }
-int32_t sb_model_refine(sb_model* model, sb_load* load) {
-  const std::unique_ptr<sb_load> used_up(load);
-  auto files = load->loading.finish();
-  if (!files) return failed(files.error());
-  auto status = model->model->refine(std::move(*files));
-  return status ? 0 : failed(status.error());
-}
+int32_t sb_model_refine(sb_model* model, sb_load* load) { return take_load(*model->model, load, &Model::refine); }
 const char* sb_model_drop_refinement(sb_model* model, uint64_t n_bytes) {
   return lend(model->text, json_text(OrderedJson{{"freed_bytes", model->model->drop_refinement(n_bytes)}}));
 }

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <map>
 
+#include "base/hash.h"
 #include "base/host.h"
 #include "formats/decode.h"
 #include "formats/list.h"
@@ -305,9 +306,7 @@ bool SelfCheck::find(const Plan& plan) {
 
 std::string SelfCheck::key() const {
   if (kernels_.empty()) return "";
-  uint64_t h = 0xcbf29ce484222325;  // FNV-1a
-  for (char c : model_.device().describe()) h = (h ^ uint8_t(c)) * 0x100000001b3;
-  for (uint64_t kernel : kernels_) h = (h ^ kernel) * 0x100000001b3;
+  const uint64_t h = hash_of(kernels_, hash_of(model_.device().describe()));
   char text[17];
   std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(h));
   return text;

@@ -86,9 +86,9 @@ Columns::Register Columns::norm(Register x, uint32_t g, uint32_t offset, uint32_
   body_ += "part[l] = dot(" + a + ", " + a + ") + dot(" + b + ", " + b + ");\nworkgroupBarrier();\n";
   if (is_inside_) {
     body_ += "if (l < 16u) {\nvar sum = 0.0;\n";
-    for (int i = 0; i < 16; ++i) body_ += "sum += part[l + " + std::to_string(16 * i) + "u];\n";
+    body_ += repeated(16, "sum += part[l + #u];\n", 16);
     body_ += "squares[l] = sum;\n}\nworkgroupBarrier();\nvar all = 0.0;\n";
-    for (int i = 0; i < 16; ++i) body_ += "all += squares[" + std::to_string(i) + "u];\n";
+    body_ += repeated(16, "all += squares[#u];\n");
     body_ += "let divided = 1.0 / sqrt(all / f32(kColumns) + bitcast<f32>(" + param(eps) + "));\n";
     divided = " * divided";
   } else {

@@ -31,8 +31,7 @@ enum class GpuCommand : uint32_t {
   kRead = 3,      // buffer, offset, bytes, slot: what gpu_take(slot) will give
 };
 
-inline constexpr uint32_t kGpuSlots = 8;                // reads that can be under way at a time
-inline constexpr uint32_t kGpuMostWriting = 16u << 20;  // bytes
+inline constexpr uint32_t kGpuSlots = 8;  // reads that can be under way at a time
 inline constexpr uint32_t kGpuOpening = 0xffffffff;
 
 extern "C" {
@@ -47,7 +46,7 @@ uint32_t gpu_info(char* to, uint32_t n) SB_GPU_IMPORT(gpu_info);
 GpuId gpu_buffer(double n_bytes, uint32_t use) SB_GPU_IMPORT(gpu_buffer);
 void gpu_buffer_free(GpuId buffer) SB_GPU_IMPORT(gpu_buffer_free);
 /// Copies n bytes (a multiple of 4) before what is submitted next; `from` may change afterwards.
-/// Natively it waits where more than kGpuMostWriting would be on their way.
+/// Natively it waits where more than kMostBringing bytes would be on their way.
 void gpu_write(GpuId buffer, double offset, const void* from, uint32_t n) SB_GPU_IMPORT(gpu_write);
 /// Written bytes that the GPU has not taken yet: copies of them lie somewhere on the way. 0 natively. Whoever writes much asks, and so lets
 /// what was written since the last question go; a page's host calls again after written().

@@ -10,6 +10,7 @@
 
 #include "base/host.h"
 #include "base/json.h"
+#include "device/device.h"
 #include "device/webgpu/gpu.h"
 
 #if defined(SB_HAS_WEBGPU_H)
@@ -289,7 +290,7 @@ void gpu_write(GpuId buffer, double offset, const void* from, uint32_t n) {
   Gpu& g = gpu();
   if (g.is_lost) return;
   // The library keeps a copy of what is written until a submission that comes after it has completed.
-  if (g.n_writing + n > kGpuMostWriting) {
+  if (g.n_writing + n > kMostBringing) {
     g.api.QueueSubmit(g.queue, 0, nullptr);
     poll(g, true);
     g.n_writing = 0;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/hash.h"
 #include "formats/decode.h"
 #include "formats/planes.h"
 
@@ -10,12 +11,6 @@ namespace sb {
 namespace {
 
 constexpr int64_t kStagingBytes = int64_t(4) << 20;
-
-uint64_t hash_of(std::span<const uint32_t> words) {  // FNV-1a over words
-  uint64_t h = 0xcbf29ce484222325;
-  for (uint32_t w : words) h = (h ^ w) * 0x100000001b3;
-  return h;
-}
 
 /// Kernels read whole words, one past the end.
 uint64_t piece_bytes(int64_t n_rows, int64_t row_bytes) { return uint64_t(n_rows * row_bytes) + 4; }

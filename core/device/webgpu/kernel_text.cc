@@ -28,4 +28,14 @@ std::string wgsl(std::string_view name, WgslHoles holes) {
   return text;
 }
 
+std::string repeated(uint32_t n, std::string_view line, uint32_t step, uint32_t first) {
+  std::string text;
+  for (uint32_t i = first; i < n; ++i) {
+    std::string one(line);
+    fill(one, {{"#", std::to_string(i * step)}});
+    text += one;
+  }
+  return text;
+}
+
 }  // namespace sb

@@ -1,5 +1,6 @@
 #include "device/webgpu/lowering.h"
 
+#include "base/hash.h"
 #include "device/webgpu/lowering_walk.h"
 
 namespace sb {
@@ -17,11 +18,7 @@ std::vector<uint64_t> gpu_texts(const Plan& plan, bool half) {
   const Result<GpuLowered> lowered = Lowering(plan, half, {}, nullptr, nullptr).run();
   std::vector<uint64_t> hashes;
   if (!lowered) return hashes;
-  for (const GpuStep& step : lowered->steps) {
-    uint64_t h = 0xcbf29ce484222325;  // FNV-1a
-    for (char c : step.text) h = (h ^ uint8_t(c)) * 0x100000001b3;
-    hashes.push_back(h);
-  }
+  for (const GpuStep& step : lowered->steps) hashes.push_back(hash_of(step.text));
   return hashes;
 }
 

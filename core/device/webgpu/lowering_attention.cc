@@ -55,29 +55,28 @@ std::optional<Lowering::OneAttention> Lowering::one_attention(size_t begin) cons
 
 void Lowering::lower_one(const OneAttention& a) {
   close();
-  const Node& node = plan_.nodes()[a.end - 1];
-  next_ = a.end < plan_.nodes().size() ? &plan_.nodes()[a.end] : nullptr;
+  const Node& node = plan_.nodes()[index_];
   const Attention& op = *a.op;
   const int32_t y = node.output;
   const auto dh = uint32_t(op.head_dim);
   const uint32_t n_elements = half_ ? 8 : 4, n_words = dh / n_elements, lanes = std::bit_ceil(n_words);
-  const bool halves = !a.rope || a.rope->style == RopeStyle::kHalves;
-  std::string own, q, scores, most, highest, shrink, values, reduce;
+  std::string own, q, scores, shrink, reduce;
   const uint32_t n_q = (n_words + 7) / 8;  // vec4u a lane
   auto index = [](const std::string& name, uint32_t i) { return name + std::to_string(i); };
   const std::string parts[] = {"a", "b"};
   const uint32_t n_parts = n_elements / 4;
+  // A variable of four elements of `heads` from `at` on, where `is_there`.
+  auto heads4 = [&](const std::string& name, const std::string& is_there, const std::string& at, uint32_t part) {
+    return "var " + name + " = vec4f(0.0);\nif (" + is_there + ") {\nlet i = " + at + " * kElements + " + number(4 * part) + ";\n" + name +
+           " = vec4f(heads[i], heads[i + 1u], heads[i + 2u], heads[i + 3u]);\n}\n";
+  };
   for (uint32_t part = 0; part < n_parts; ++part) {
-    own += "var " + parts[part] + " = vec4f(0.0);\nif (slice == 0u && d < kWords) {\nlet i = 2u * dh + d * kElements + " +
-           number(4 * part) + ";\n" + parts[part] + " = vec4f(heads[i], heads[i + 1u], heads[i + 2u], heads[i + 3u]);\n}\n";
+    own += heads4(parts[part], "slice == 0u && d < kWords", "2u * dh + d", part);
     shrink += parts[part] + " *= shrink;\n";
   }
   for (uint32_t m = 0; m < n_q; ++m) {
-    for (uint32_t part = 0; part < n_parts; ++part) {
-      const std::string name = index("q", m) + parts[part];
-      q += "var " + name + " = vec4f(0.0);\nif (lane + " + number(8 * m) + " < kWords) {\nlet i = (lane + " + number(8 * m) +
-           ") * kElements + " + number(4 * part) + ";\n" + name + " = vec4f(heads[i], heads[i + 1u], heads[i + 2u], heads[i + 3u]);\n}\n";
-    }
+    const std::string word = "lane + " + number(8 * m);
+    for (uint32_t part = 0; part < n_parts; ++part) q += heads4(index("q", m) + parts[part], word + " < kWords", "(" + word + ")", part);
   }
   for (uint32_t i = 0; i < 8; ++i) {
     const std::string key = index("at", i);
@@ -114,13 +113,6 @@ void Lowering::lower_one(const OneAttention& a) {
     }
     scores += ");\n";
   }
-  values = add_values;
-  const std::string more_values = load_values("j") + add_values;
-  std::string own_sum, own_all;
-  for (uint32_t i = 1; i < 16; ++i) own_sum += "s += part[l + " + number(16 * i) + "];\n";
-  for (uint32_t i = 0; i < 16; ++i) own_all += "own += most[" + number(i) + "];\n";
-  for (uint32_t i = 1; i < 16; ++i) most += "m = max(m, weight[l + " + number(16 * i) + "]);\n";
-  for (uint32_t i = 0; i < 16; ++i) highest += "above = max(above, most[" + number(i) + "]);\n";
   for (uint32_t i = 0; i < n_elements; ++i) reduce += "sum_put(l, " + number(i) + ", " + parts[i / 4] + "." + "xyzw"[i % 4] + ");\n";
 
   GpuStep step;
@@ -147,23 +139,21 @@ void Lowering::lower_one(const OneAttention& a) {
               wgsl("attention_one", {{"$DH", number(dh)},
                                      {"$WORDS", number(n_words)},
                                      {"$LANES", number(lanes)},
-                                     {"$PAIR", halves ? "d % max(n, 1u)" : "d / 2u"},
-                                     {"$SECOND", halves ? "d >= n" : "(d & 1u) == 1u"},
-                                     {"$OTHER", halves ? "select(d + n, d - n, d >= n)" : "(d ^ 1u)"},
                                      {"$CACHE", wgsl(half_ ? "one_half" : "one_float")},
                                      {"$OWN", own},
                                      {"$Q", q},
                                      {"$SCORES", scores},
-                                     {"$MOST", most},
-                                     {"$HIGHEST", highest},
+                                     {"$MOST", repeated(16, "m = max(m, weight[l + #u]);\n", 16, 1)},
+                                     {"$HIGHEST", repeated(16, "above = max(above, most[#u]);\n")},
                                      {"$SHRINK", shrink},
-                                     {"$VALUES", values},
-                                     {"$MORE_VALUES", more_values},
-                                     {"$KEY_SUM", own_sum},
-                                     {"$KEY_ALL", own_all},
+                                     {"$VALUES", add_values},
+                                     {"$MORE_VALUES", load_values("j") + add_values},
+                                     {"$KEY_SUM", repeated(16, "s += part[l + #u];\n", 16, 1)},
+                                     {"$KEY_ALL", repeated(16, "own += most[#u];\n")},
                                      {"$REDUCE", reduce},
                                      {"$PACK", pack.empty() ? "" : wgsl("attention_pack", {{"$STAGES", pack}})},
                                      {"$KEEP", std::string(kKeepLayout)}});
+  fill_turns(step.text, a.rope ? a.rope->style : RopeStyle::kHalves);
   step.params = {at(a.q),
                  at(a.k),
                  at(a.v),
@@ -200,7 +190,7 @@ void Lowering::pack_heads(int32_t y, uint32_t dh, size_t first, std::string& hel
     calls += "stage" + std::to_string(i) + "(t, l, h * " + number(dh) + ", (h + 1u) * " + number(dh) + ");\n";
     words.insert(words.end(), p.words[i].begin(), p.words[i].end());
   }
-  packed_node_ = next_;
+  packed_node_ = next_node();
 }
 
 Status Lowering::lower(const Attention& op, const Node& node) {

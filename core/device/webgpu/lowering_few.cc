@@ -3,7 +3,7 @@
 
 namespace sb {
 
-Lowering::Packing Lowering::packing(const Node& node) {
+Lowering::Packing Lowering::packing(const Node& node, bool is_inside) {
   const PlaneMatrix& m = *value(node.inputs[1]).weight.planes;
   const int32_t x = node.inputs[0];
   Packing p;
@@ -12,6 +12,10 @@ Lowering::Packing Lowering::packing(const Node& node) {
   const Rotation turn = rotation(m.hadamard);
   p.shared = turn.shared;
   p.shared.push_back(pack_text(m, p.block, turn.call));
+  if (is_inside) {
+    p.shared.push_back(wgsl("rows/packed_group", {{"$FOURS", number(p.stride / 4)}}));
+    return p;
+  }
   p.shared.push_back(wgsl("rows/packed_arena"));
   for (int set = 0; set < m.n_sets; ++set) {
     p.at[size_t(set)] = packed_at_ + uint32_t(set * rows(x)) * p.stride;
@@ -24,16 +28,16 @@ Lowering::Packing Lowering::packing(const Node& node) {
 }
 
 std::string Lowering::pack_text(const PlaneMatrix& m, uint32_t block, const std::string& turn) {
-  std::string most, whole;
-  for (uint32_t i = 0; i < block / 8; ++i) {
-    most += "most = larger(most, part[lane0 + " + number(i) + "]);\n";
-    whole += "whole += part[lane0 + " + number(i) + "];\n";
-  }
-  return wgsl("rows/pack_columns",
-              {{"$HADAMARD", turn}, {"$BLOCK", number(block)}, {"$FOURS", number(2 * chunk_words(m))}, {"$MOST", most}, {"$WHOLE", whole}});
+  return wgsl("rows/pack_columns", {{"$HADAMARD", turn},
+                                    {"$BLOCK", number(block)},
+                                    {"$FOURS", number(2 * chunk_words(m))},
+                                    {"$MOST", repeated(block / 8, "most = larger(most, part[lane0 + #u]);\n")},
+                                    {"$WHOLE", repeated(block / 8, "whole += part[lane0 + #u];\n")}});
 }
 
-Status Lowering::few_planes(const Node& node) {
+Status Lowering::few_planes(size_t begin) {
+  const Node& node = plan_.nodes()[index_];
+  const bool is_inside = begin < index_;
   const TensorView& w = value(node.inputs[1]).weight;
   const PlaneMatrix& m = *w.planes;
   const int32_t x = node.inputs[0], y = node.output;
@@ -41,15 +45,15 @@ Status Lowering::few_planes(const Node& node) {
   // Rows of whole segments: the filter goes around in them.
   const int64_t first = w.first_row / m.segment * m.segment;
   const int64_t end = std::min(m.n_rows, (w.first_row + w.shape[0] + m.segment - 1) / m.segment * m.segment);
-  Packing packed = packing(node);
-  for (size_t i = 0; i < packed.stages.size() && packed_node_ != &node && inside_.second == 0; ++i) {
+  Packing packed = packing(node, is_inside);
+  for (size_t i = 0; i < packed.stages.size() && packed_node_ != &node; ++i) {
     stage(n_tokens, std::move(packed.stages[i]), packed.words[i], packed.shared);
   }
   is_odd_ = !is_odd_;  // what an earlier product's rows lack may be read while this one runs
   Carry carry{carry_at_, uint32_t((end - first) / 32 * 8), uint32_t(w.first_row - first), uint32_t(m.segment / 32), 0};
   for (int set = 0; set < m.n_sets; ++set) carry.n = std::max(carry.n, uint32_t(m.sets[set].code.n_taps - 1));
   carry_words_ = std::max(carry_words_, uint64_t(n_tokens) * carry.stride);
-  carry.at += is_odd_ ? carry_room_ : 0;
+  carry.at += is_odd_ ? (squares_at_ - carry_at_) / 2 : 0;
   const std::pair<Carry, int32_t> before = carry_;  // of what is read here
   close();
   const size_t n_steps = out_.steps.size();
@@ -62,15 +66,12 @@ Status Lowering::few_planes(const Node& node) {
       GpuStep step;
       step.name = "planes_few";
       std::optional<Columns> inside;
-      if (inside_.second) {
-        inside = Columns::inside(width(node.inputs[0]), 8, out_.steps.size() == n_steps);
+      if (is_inside) {
+        inside = Columns::inside(width(x), 8, out_.steps.size() == n_steps);
         carry_ = before;
-        step.name = columns_of(*inside, inside_.first, inside_.second) + " planes_few";
-        const Rotation turn = rotation(m.hadamard);
-        std::vector<std::string> texts = turn.shared;
-        texts.push_back(pack_text(m, packed.block, turn.call));
-        texts.push_back(wgsl("rows/packed_group", {{"$FOURS", number((packed.stride + 3) / 4)}}));
-        inside->pack(inside_result_, 0, 0, uint32_t(m.n_columns), signs(m), halves(m.sets[set].column_scale, m.n_columns), texts);
+        const auto [input, names] = columns_of(*inside, begin, index_);
+        step.name = names + " planes_few";
+        inside->pack(input, 0, 0, uint32_t(m.n_columns), signs(m), halves(m.sets[set].column_scale, m.n_columns), packed.shared);
       }
       step.text = products_text(m, code, packed.block, inside ? &*inside : nullptr);
       step.params = {packed.at[size_t(set)],
@@ -123,7 +124,7 @@ std::string Lowering::products_text(const PlaneMatrix& m, const PlaneCode& code,
   const uint32_t n = chunk_words(m);
   const auto P = uint32_t(code.n_planes);
   const uint32_t n_chunks = n_words / n;
-  std::string sums, loads, products, lanes, reduce;
+  std::string sums, loads, products, lanes;
   for (uint32_t r = 0; r < 2; ++r) {
     for (uint32_t p = 0; p < P; ++p) {
       const std::string id = std::to_string(r * P + p);
@@ -153,7 +154,7 @@ std::string Lowering::products_text(const PlaneMatrix& m, const PlaneCode& code,
     products += "sum" + std::to_string(id) + " += scale * f32((" + bits[0] + ") + ((" + bits[1] + ") >> 1u) + ((" + bits[2] +
                 ") >> 2u) + ((" + bits[3] + ") >> 3u));\n";
   }
-  for (uint32_t i = 0; i < 16; ++i) reduce += "sum += lane_at(i * 16u + (" + number(i) + " ^ (i & 15u)));\n";
+  const std::string reduce = repeated(16, "sum += lane_at(i * 16u + (#u ^ (i & 15u)));\n");
   const std::string before = inside ? "let k = l * 8u;\n" + inside->body() : "";
   const std::string helpers = inside ? "const kColumns = " + number(inside->width()) + ";\n" + wgsl("rows/main") + inside->helpers() : "";
   return wgsl("prelude") + wgsl("access4") + helpers +
@@ -222,7 +223,7 @@ bool Lowering::takes_carry(size_t begin, int32_t y) const {
   return n > 0 && n == uses(y);
 }
 
-std::string Lowering::columns_of(Columns& columns, size_t begin, size_t end) {
+std::pair<Columns::Register, std::string> Lowering::columns_of(Columns& columns, size_t begin, size_t end) {
   const std::vector<Node>& nodes = plan_.nodes();
   const Node& product = nodes[end];
   std::map<int32_t, Columns::Register> registers;
@@ -264,8 +265,7 @@ std::string Lowering::columns_of(Columns& columns, size_t begin, size_t end) {
     }
     if (inside < uses(y)) columns.store(x, at(y), stride(y));
   }
-  inside_result_ = registers[product.inputs[0]];
-  return name;
+  return {registers[product.inputs[0]], name};
 }
 
 Status Lowering::lower_columns(size_t begin, size_t end) {
@@ -273,16 +273,16 @@ Status Lowering::lower_columns(size_t begin, size_t end) {
   const std::vector<Node>& nodes = plan_.nodes();
   const Node& product = nodes[end];
   Columns columns(width(nodes[begin].output), rows(nodes[begin].output));
-  const std::string name = columns_of(columns, begin, end);
+  const auto [input, names] = columns_of(columns, begin, end);
   carry_ = {{}, -1};
   const Packing packed = packing(product);
   const PlaneMatrix& m = *value(product.inputs[1]).weight.planes;
   for (int set = 0; set < m.n_sets; ++set) {
-    columns.pack(inside_result_, packed.at[size_t(set)], packed.stride, uint32_t(m.n_columns), signs(m),
+    columns.pack(input, packed.at[size_t(set)], packed.stride, uint32_t(m.n_columns), signs(m),
                  halves(m.sets[set].column_scale, m.n_columns), packed.shared);
   }
   packed_node_ = &product;
-  push(columns.finish(name + " pack"));
+  push(columns.finish(names + " pack"));
   return {};
 }
 

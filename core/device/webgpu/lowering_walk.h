@@ -53,34 +53,33 @@ class Lowering {
       : plan_(plan), weights_(weights), half_(half) {
     packed_at_ = kGpuIdsAt + aligned(uint64_t(plan.n_tokens()));
     carry_at_ = packed_at_ + scratch.packed;
-    carry_room_ = scratch.carry / 2;
     squares_at_ = carry_at_ + scratch.carry;
     angles_at_ = squares_at_ + scratch.squares;
     place_values(angles_at_ + scratch.angles, layout);
+    uses_.assign(plan.values().size(), 0);
+    for (const Node& node : plan.nodes()) {
+      for (const int32_t in : node.inputs) {
+        if (in >= 0) ++uses_[size_t(plan.root(in))];
+      }
+    }
+    for (const Output& output : plan.outputs()) ++uses_[size_t(plan.root(output.value))];
   }
 
   Result<GpuLowered> run() {
     const std::vector<Node>& nodes = plan_.nodes();
     for (size_t i = 0; i < nodes.size();) {
       begin_ = -1;
-      next_ = i + 1 < nodes.size() ? &nodes[i + 1] : nullptr;
       index_ = i;
       size_t n = 1;  // nodes that this makes
       if (const size_t end = columns_run(i)) {
-        if (is_made_inside(nodes[end])) {
-          inside_ = {i, end};
-          index_ = end;
-          next_ = end + 1 < nodes.size() ? &nodes[end + 1] : nullptr;
-          SB_OK(few_planes(nodes[end]));
-          inside_ = std::pair<size_t, size_t>();
-          n = end + 1 - i;
-        } else {
-          SB_OK(lower_columns(i, end));
-          n = end - i;
-        }
+        const bool is_inside = is_made_inside(nodes[end]);
+        n = end - i + is_inside;
+        index_ = i + n - 1;
+        SB_OK(is_inside ? few_planes(i) : lower_columns(i, end));
       } else if (const auto heads = one_attention(i)) {
-        lower_one(*heads);
         n = heads->end - i;
+        index_ = heads->end - 1;
+        lower_one(*heads);
       } else {
         SB_OK(std::visit([&](const auto& op) { return lower(op, nodes[i]); }, nodes[i].op));
       }
@@ -114,9 +113,7 @@ class Lowering {
       const auto root = size_t(plan_.root(int32_t(i)));
       out_.value_stride[i] = uint32_t(plan_.values()[root].shape[-1]);
       if (!layout || layout->offset[root] < 0) continue;
-      uint64_t column = 0;
-      for (int32_t v = int32_t(i); value(v).alias_of >= 0; v = value(v).alias_of) column += uint64_t(value(v).first_column);
-      out_.value_at[i] = uint32_t(begin + uint64_t(layout->offset[root]) / 4 + column);
+      out_.value_at[i] = uint32_t(begin + uint64_t(layout->offset[root]) / 4) + first_column(int32_t(i));
     }
     out_.arena_words = begin + uint64_t(layout ? layout->n_bytes / 4 : 0);
   }
@@ -281,7 +278,7 @@ class Lowering {
     uint32_t x_at = at(x), x_stride = stride(x);
     if (w.planes) {
       const PlaneMatrix& m = *w.planes;
-      if (n_tokens <= kFewTokens) return few_planes(node);
+      if (n_tokens <= kFewTokens) return few_planes(index_);
       // x̃ = Had(su ⊙ x), which the tiles meet decoded rows with.
       const Rotation turn = rotation(m.hadamard);
       packed_words_ = std::max(packed_words_, uint64_t(n_tokens * m.n_columns));
@@ -334,7 +331,8 @@ class Lowering {
     std::vector<std::vector<uint32_t>> words;
     std::vector<std::string> shared;
   };
-  Packing packing(const Node& node);
+  /// `is_inside`: into the workgroup's memory, not into the arena.
+  Packing packing(const Node& node, bool is_inside = false);
 
   /// Words of a row of a plane that a lane reads at a time: as many as rows begin at.
   static uint32_t chunk_words(const PlaneMatrix& m) {
@@ -345,7 +343,8 @@ class Lowering {
   static std::string pack_text(const PlaneMatrix& m, uint32_t block, const std::string& turn);
 
   /// Planes and few tokens: the input packed in 8 bits, one-bit products, the filter (docs/formats.md §1).
-  Status few_planes(const Node& node);
+  /// It makes its input itself where nodes from `begin` to it are left.
+  Status few_planes(size_t begin);
 
   /// planes_few.wgsl for a set: as many words at a time as rows begin at, loads before products, everything unrolled in the text.
   static std::string products_text(const PlaneMatrix& m, const PlaneCode& code, uint32_t block, const Columns* inside);
@@ -354,14 +353,7 @@ class Lowering {
 
   // ---- Runs of columns ----
 
-  int uses(int32_t v) const {
-    int n = 0;
-    for (const Node& node : plan_.nodes()) {
-      for (const int32_t in : node.inputs) n += in >= 0 && plan_.root(in) == plan_.root(v);
-    }
-    for (const Output& output : plan_.outputs()) n += plan_.root(output.value) == plan_.root(v);
-    return n;
-  }
+  int uses(int32_t v) const { return uses_[size_t(plan_.root(v))]; }
   static bool is_columns_op(const Op& op) {
     return std::holds_alternative<Add>(op) || std::holds_alternative<Glu>(op) || std::holds_alternative<Activate>(op) ||
            std::holds_alternative<SoftCap>(op) || std::holds_alternative<RmsNorm>(op);
@@ -377,8 +369,8 @@ class Lowering {
   /// Whether the nodes from `begin` on, which are made into one step, are all that read y.
   bool takes_carry(size_t begin, int32_t y) const;
 
-  /// The nodes [begin, end) written into `columns`; their last value is left in inside_result_. Returns their names.
-  std::string columns_of(Columns& columns, size_t begin, size_t end);
+  /// The nodes [begin, end) written into `columns`: their last value, and their names.
+  std::pair<Columns::Register, std::string> columns_of(Columns& columns, size_t begin, size_t end);
   /// Whether a product of planes is better off making its small input itself, in every workgroup anew, than a dispatch before it.
   bool is_made_inside(const Node& product) const {
     const PlaneMatrix& m = *value(product.inputs[1]).weight.planes;
@@ -407,13 +399,18 @@ class Lowering {
     angles_words_ += uint64_t(value(y).shape.elements());
     return {};
   }
+  /// How element d of a head turns with another, n pairs in all: by which pair's angle, as which of the two, with which.
+  static void fill_turns(std::string& text, RopeStyle style) {
+    const bool halves = style == RopeStyle::kHalves;
+    fill(text, {{"$PAIR", halves ? "d % max(n, 1u)" : "d / 2u"},
+                {"$SECOND", halves ? "d >= n" : "(d & 1u) == 1u"},
+                {"$OTHER", halves ? "select(d + n, d - n, d >= n)" : "(d ^ 1u)"}});
+  }
   Status lower(const Rope& op, const Node& node) {
     const int32_t x = node.inputs[0], table = node.inputs[1], y = node.output;
-    const bool halves = op.style == RopeStyle::kHalves;
-    stage(rows(y),
-          row("rope", {{"$PAIR", halves ? "d % n" : "d / 2u"},
-                       {"$SECOND", halves ? "d >= n" : "(d & 1u) == 1u"},
-                       {"$OTHER", halves ? "select(d + n, d - n, d >= n)" : "(d ^ 1u)"}}),
+    RowText text = row("rope");
+    fill_turns(text.text, op.style);
+    stage(rows(y), std::move(text),
           {at(x), stride(x), at(y), stride(y), width(x), at(table), stride(table), uint32_t(op.head_dim), width(table) / 2});
     return {};
   }
@@ -425,11 +422,13 @@ class Lowering {
           op.layer);
     return {};
   }
+  const Node* next_node() const { return index_ + 1 < plan_.nodes().size() ? &plan_.nodes()[index_ + 1] : nullptr; }
   /// How the next node packs y; no stages where it does not.
   Packing packing_behind(int32_t y) {
-    const bool is_product = next_ && std::holds_alternative<MatMul>(next_->op) && next_->inputs[0] == y;
-    if (!is_product || rows(y) > kFewTokens || !value(next_->inputs[1]).weight.planes) return {};
-    return packing(*next_);
+    const Node* next = next_node();
+    const bool is_product = next && std::holds_alternative<MatMul>(next->op) && next->inputs[0] == y;
+    if (!is_product || rows(y) > kFewTokens || !value(next->inputs[1]).weight.planes) return {};
+    return packing(*next);
   }
 
   Status lower(const Attention& op, const Node& node);
@@ -488,18 +487,15 @@ class Lowering {
   NodeTimes times_;
   Chain chain_;
   int32_t begin_ = -1;                          // of the node being lowered
-  const Node* next_ = nullptr;                  // after it
   const Node* packed_node_ = nullptr;           // a product whose input lies packed already
   std::pair<Carry, int32_t> carry_ = {{}, -1};  // of a product whose readers, the next step, add it
   struct {
     const Node* product = nullptr;       // whose input is a norm that is not divided yet
     uint32_t n = 0, share = 0, eps = 0;  // sums of squares; 1/D and eps as bits
   } normed_;
-  std::pair<size_t, size_t> inside_ = {};  // nodes that the product being lowered makes itself
-  Columns::Register inside_result_ = 0;
   bool is_odd_ = false;
-  uint32_t carry_room_ = 0;  // words between the two places of what rows lack
-  size_t index_ = 0;         // of the node being lowered
+  size_t index_ = 0;       // of the node being lowered, the last of those that become one step
+  std::vector<int> uses_;  // of a root's value, by nodes and as outputs
   uint32_t packed_at_, carry_at_, squares_at_, angles_at_;
   uint64_t packed_words_ = 0, carry_words_ = 0, squares_words_ = 0, angles_words_ = 0;
 };
