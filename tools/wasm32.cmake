@@ -1,4 +1,5 @@
-# wasm32 with Debian's clang-19, lld-19, libc++-19-dev-wasm32 and wasi-libc. SB_WASM picks the build: simd, relaxed, relaxed-threads.
+# wasm32 with Debian's clang-19, lld-19, libc++-19-dev-wasm32 and wasi-libc. SB_WASM picks the build: relaxed (with simd, which differs in
+# the kernels alone), relaxed-threads.
 set(CMAKE_SYSTEM_NAME WASI)
 set(CMAKE_SYSTEM_PROCESSOR wasm32)
 list(APPEND CMAKE_MODULE_PATH ${CMAKE_CURRENT_LIST_DIR}/cmake)
@@ -13,9 +14,6 @@ set(CMAKE_EXECUTABLE_SUFFIX .wasm)
 set(CMAKE_TRY_COMPILE_PLATFORM_VARIABLES SB_WASM)
 
 set(flags "-msimd128 -mbulk-memory -mnontrapping-fptoint -msign-ext")
-if(SB_WASM MATCHES "relaxed")
-  string(APPEND flags " -mrelaxed-simd")
-endif()
 if(SB_WASM MATCHES "threads")
   string(APPEND flags " -matomics -DSB_THREADS -include ${CMAKE_CURRENT_LIST_DIR}/../core/base/errno_wasm.h")
 endif()

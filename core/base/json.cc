@@ -24,8 +24,15 @@ Result<J> parse(std::string_view text, std::string_view what) {
   return root;
 }
 
+template <class J>
+std::string text(const J& value, int indent) {
+  return value.dump(indent, ' ', false, nlohmann::detail::error_handler_t::replace);
+}
+
 }  // namespace
 
+std::string json_text(const Json& value, int indent) { return text(value, indent); }
+std::string json_text(const OrderedJson& value, int indent) { return text(value, indent); }
 Result<Json> json_parse(std::string_view text, std::string_view what) { return parse<Json>(text, what); }
 Result<OrderedJson> json_parse_ordered(std::string_view text, std::string_view what) { return parse<OrderedJson>(text, what); }
 

@@ -20,10 +20,8 @@ Result<Json> json_parse(std::string_view text, std::string_view what);
 Result<OrderedJson> json_parse_ordered(std::string_view text, std::string_view what);
 
 /// Compact JSON text; bytes that are not UTF-8 become U+FFFD.
-template <class J>
-std::string json_text(const J& value, int indent = -1) {
-  return value.dump(indent, ' ', false, nlohmann::detail::error_handler_t::replace);
-}
+std::string json_text(const Json& value, int indent = -1);
+std::string json_text(const OrderedJson& value, int indent = -1);
 
 template <class J>
 const J* json_find(const J& object, std::string_view key) {

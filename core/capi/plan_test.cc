@@ -87,7 +87,7 @@ class PlanOfFixture : public testing::TestWithParam<const char*> {
 };
 
 TEST_P(PlanOfFixture, IsWhatTheModelTakes) {
-  sb_engine* engine = sb_engine_create(R"({"threads": 2})");
+  sb_engine* engine = sb_engine_create(R"({"device": "cpu", "threads": 2})");
   ASSERT_TRUE(engine);
   run(engine);
   if (HasFatalFailure()) return;
@@ -119,7 +119,7 @@ INSTANTIATE_TEST_SUITE_P(Families, PlanOfFixture, testing::Values("llama", "llam
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(PlanDoor, RefusesByName) {
-  sb_engine* engine = sb_engine_create("{}");
+  sb_engine* engine = sb_engine_create(R"({"device": "cpu"})");
   EXPECT_FALSE(sb_plan(engine, R"({"architecture": "nonesuch", "bits": "4"})"));
   EXPECT_NE(std::string(sb_error()).find("whisper-small"), std::string::npos);
   EXPECT_FALSE(sb_plan(engine, R"({"architecture": "llama-7b", "bits": "5"})"));

@@ -6,6 +6,7 @@
 #include "base/thread_pool.h"
 #include "capi/handles.h"
 #include "device/cpu/cpu_device.h"
+#include "device/cpu/kernel.h"
 #include "device/webgpu/webgpu_device.h"
 #include "io/gguf.h"
 #include "option_tables.h"
@@ -68,10 +69,8 @@ const char* sb_version(void) {
     j["build"] = "native";
 #elif defined(SB_THREADS)
     j["build"] = "relaxed-threads";
-#elif defined(__wasm_relaxed_simd__)
-    j["build"] = "relaxed";
 #else
-    j["build"] = "simd";
+    j["build"] = kernel_tables().front()->isa == std::string_view("relaxed") ? "relaxed" : "simd";
 #endif
 #ifdef SB_SANITIZE
     j["sanitizers"] = true;

@@ -21,13 +21,14 @@ foreach(file base/host.cc device/webgpu/gpu.h)
 endforeach()
 find_program(NODE node REQUIRED)
 
-# sb_wasm_module(target file objects export…)
-function(sb_wasm_module target file objects)
+# sb_wasm_module(module file objects export…)
+function(sb_wasm_module module file objects)
+  string(MAKE_C_IDENTIFIER ${file} target)
   list(TRANSFORM ARGN PREPEND "-Wl,--export=" OUTPUT_VARIABLE export_flags)
   add_executable(${target} ${objects})
   set_target_properties(${target} PROPERTIES LINKER_LANGUAGE CXX OUTPUT_NAME ${file} SUFFIX .wasm
     RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR} LINK_DEPENDS ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/subbyte.h)
-  target_link_libraries(${target} PRIVATE sb_capi)
+  target_link_libraries(${target} PRIVATE sb_capi sb_isa_${module})
   target_link_options(${target} PRIVATE
     -mexec-model=reactor -O3 ${export_flags}
     # First in memory, so that an overflow traps instead of overwriting data.
@@ -44,15 +45,20 @@ function(sb_wasm_module target file objects)
   add_custom_command(TARGET ${target} POST_BUILD
     COMMAND ${NODE} ${CMAKE_SOURCE_DIR}/tools/check_wasm.mjs $<TARGET_FILE:${target}> ${export_list} ${import_list}
     VERBATIM)
+  if(NOT file MATCHES "quantizer")
+    add_custom_command(TARGET ${target} POST_BUILD
+      COMMAND ${NODE} ${CMAKE_SOURCE_DIR}/tools/size_report.mjs $<TARGET_FILE:${target}>
+              ${CMAKE_SOURCE_DIR}/web/engine/dist/index.js ${CMAKE_SOURCE_DIR}/web/engine/dist/worker.js
+      VERBATIM)
+  endif()
+  add_dependencies(subbyte_wasm ${target})
 endfunction()
 
 set(quantizer_only "^sb_(quantizer|eval)_")
 set(engine_exports ${exports})
 list(FILTER engine_exports EXCLUDE REGEX ${quantizer_only})
-sb_wasm_module(subbyte_engine_wasm subbyte-${SB_WASM} "$<FILTER:$<TARGET_OBJECTS:sb_capi>,EXCLUDE,capi/quantize\\.cc>" ${engine_exports})
-sb_wasm_module(subbyte_quantizer_wasm subbyte-quantizer-${SB_WASM} "$<TARGET_OBJECTS:sb_capi>" ${exports})
-add_custom_command(TARGET subbyte_engine_wasm POST_BUILD
-  COMMAND ${NODE} ${CMAKE_SOURCE_DIR}/tools/size_report.mjs $<TARGET_FILE:subbyte_engine_wasm>
-          ${CMAKE_SOURCE_DIR}/web/engine/dist/index.js ${CMAKE_SOURCE_DIR}/web/engine/dist/worker.js
-  VERBATIM)
-add_custom_target(subbyte_wasm DEPENDS subbyte_engine_wasm subbyte_quantizer_wasm)
+add_custom_target(subbyte_wasm)
+foreach(module ${SB_MODULES})
+  sb_wasm_module(${module} subbyte-${module} "$<FILTER:$<TARGET_OBJECTS:sb_capi>,EXCLUDE,capi/quantize\\.cc>" ${engine_exports})
+  sb_wasm_module(${module} subbyte-quantizer-${module} "$<TARGET_OBJECTS:sb_capi>" ${exports})
+endforeach()

@@ -21,7 +21,7 @@ constexpr PlaneCode plain(int n_planes, float delta) {
 
 // The coded filters: linear trellis codes for a unit Gaussian, found by search (docs/formats.md §1). Nothing else knows the numbers:
 // the filter travels in the file.
-constexpr PlaneFormat kFormats[] = {
+constexpr PlaneFormat kPlaneFormats[] = {
     {"plain2", plain(2, 0.996f)},
     {"plain3", plain(3, 0.586f)},
     {"plain4", plain(4, 0.335f)},
@@ -113,10 +113,10 @@ void pack_plane_blocks(uint32_t* words, int64_t n_rows, int n_planes, int64_t wo
   }
 }
 
-std::span<const PlaneFormat> plane_formats() { return kFormats; }
+std::span<const PlaneFormat> plane_formats() { return kPlaneFormats; }
 
 const PlaneFormat* plane_format(std::string_view name) {
-  for (const PlaneFormat& format : kFormats) {
+  for (const PlaneFormat& format : kPlaneFormats) {
     if (name == format.name) return &format;
   }
   return nullptr;

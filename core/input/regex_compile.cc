@@ -9,7 +9,7 @@ namespace sb {
 namespace {
 
 constexpr size_t kMostSteps = 20000;
-constexpr int kMostDepth = 64;
+constexpr int kMostPatternDepth = 64;
 constexpr uint32_t kUnbounded = UINT32_MAX;
 
 struct Node;
@@ -134,7 +134,7 @@ class RegexCompiler {
   }
 
   Result<NodePtr> choice(int depth) {
-    if (depth > kMostDepth) return wrong("nested too deeply");
+    if (depth > kMostPatternDepth) return wrong("nested too deeply");
     bool folds_before = folds_;
     NodePtr node = make(Node::kChoice);
     do {
@@ -459,7 +459,7 @@ class RegexCompiler {
 
   // After the [: up to the matching ].
   Result<CharSet> bracket(int depth) {
-    if (depth > kMostDepth) return wrong("nested too deeply");
+    if (depth > kMostPatternDepth) return wrong("nested too deeply");
     CharSet set;
     set.folds_case = folds_;
     bool negated = eat("^");

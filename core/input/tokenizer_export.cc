@@ -8,8 +8,6 @@ namespace sb {
 
 namespace {
 
-constexpr std::string_view kMark = "\xE2\x96\x81";
-
 // The vocabulary and the merges are nearly all of the file (95 % of the 14 MB of Gemma): they are written as text, not by way of a tree.
 void append_quoted(std::string& out, std::string_view text) {
   static constexpr char kHex[] = "0123456789abcdef";
@@ -69,10 +67,10 @@ Result<OrderedJson> pre_tokenizer_of(const GgufBpe& bpe) {
 
 OrderedJson normalizer_of(const GgufBpe& bpe) {
   if (bpe.is_byte_level) return bpe.normalizes_nfc ? OrderedJson{{"type", "NFC"}} : OrderedJson(nullptr);
-  OrderedJson spaces = replace_step(" ", kMark);
+  OrderedJson spaces = replace_step(" ", kSpaceMark);
   if (!bpe.prefixes_space) return spaces;
   OrderedJson steps = OrderedJson::array();
-  steps.push_back({{"type", "Prepend"}, {"prepend", kMark}});
+  steps.push_back({{"type", "Prepend"}, {"prepend", kSpaceMark}});
   steps.push_back(std::move(spaces));
   return {{"type", "Sequence"}, {"normalizers", std::move(steps)}};
 }
@@ -80,7 +78,7 @@ OrderedJson normalizer_of(const GgufBpe& bpe) {
 OrderedJson decoder_of(const GgufBpe& bpe) {
   if (bpe.is_byte_level) return byte_level_step();
   OrderedJson steps = OrderedJson::array();
-  steps.push_back(replace_step(kMark, " "));
+  steps.push_back(replace_step(kSpaceMark, " "));
   steps.push_back({{"type", "ByteFallback"}});
   steps.push_back({{"type", "Fuse"}});
   if (bpe.prefixes_space) steps.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});

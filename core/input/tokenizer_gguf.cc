@@ -65,9 +65,6 @@ bool names(std::string_view list, std::string_view name) {
   return false;
 }
 
-std::unexpected<Error> invalid(const std::string& why) { return err(Code::kTokenizerInvalid, {{"why", why}}); }
-
-constexpr std::string_view kMark = "\xE2\x96\x81";
 enum TokenType { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };
 
 class Builder {
@@ -99,12 +96,13 @@ class Builder {
 
  private:
   Status check() {
-    if (v_.tokens.empty()) return invalid("it has no tokens");
-    if (v_.tokens.size() > size_t(Vocab::kMostIds)) return invalid("it has too many tokens");
-    if (!v_.scores.empty() && v_.scores.size() != v_.tokens.size()) return invalid("it has not one score a token");
-    if (!v_.types.empty() && v_.types.size() != v_.tokens.size()) return invalid("it has not one type a token");
+    if (v_.tokens.empty()) return tokenizer_invalid("it has no tokens");
+    if (v_.tokens.size() > size_t(Vocab::kMostIds)) return tokenizer_invalid("it has too many tokens");
+    if (!v_.scores.empty() && v_.scores.size() != v_.tokens.size()) return tokenizer_invalid("it has not one score a token");
+    if (!v_.types.empty() && v_.types.size() != v_.tokens.size()) return tokenizer_invalid("it has not one type a token");
     for (auto id : {v_.bos, v_.eos, v_.unk, v_.sep, v_.pad, v_.cls, v_.mask}) {
-      if (id && *id != -1 && (*id < 0 || size_t(*id) >= v_.tokens.size())) return invalid("a special token's id is outside the vocabulary");
+      if (id && *id != -1 && (*id < 0 || size_t(*id) >= v_.tokens.size()))
+        return tokenizer_invalid("a special token's id is outside the vocabulary");
     }
     for (std::string& token : v_.tokens) {
       if (utf8_invalid_at(token) == std::string_view::npos) continue;
@@ -131,10 +129,10 @@ class Builder {
     for (size_t id = 0; id < v_.tokens.size(); ++id) {
       std::string token = v_.tokens[id];
       if (vocab.find(token) >= 0) token = "[twin " + std::to_string(id) + " of " + token + "]";
-      if (!vocab.add(token, int32_t(id))) return invalid("its vocabulary is too large");
+      if (!vocab.add(token, int32_t(id))) return tokenizer_invalid("its vocabulary is too large");
     }
     int32_t clash;
-    if (!vocab.finish(clash)) return invalid("its token ids clash");
+    if (!vocab.finish(clash)) return tokenizer_invalid("its token ids clash");
     return vocab;
   }
 
@@ -201,7 +199,7 @@ class Builder {
       std::string_view left = merge.substr(0, space), right = space == std::string_view::npos ? "" : merge.substr(space + 1);
       MergePair m{bpe.vocab.find(left), bpe.vocab.find(right), joined_id(bpe.vocab, left, right, 0, buffer)};
       if (m.left < 0 || m.right < 0 || m.joined < 0)
-        return invalid("the merge \"" + std::string(merge) + "\" names tokens that do not exist");
+        return tokenizer_invalid("the merge \"" + std::string(merge) + "\" names tokens that do not exist");
       bpe.merges.push_back(m);
     }
     bpe.options.maps_bytes = true;
@@ -215,7 +213,7 @@ class Builder {
   // SentencePiece merges the neighbours whose joint token has the best score. As ranked merges (so Hugging Face converts them): every way
   // to cut a token in two tokens, best score first, then longer left parts.
   Result<GgufBpe> sentencepiece() {
-    if (v_.scores.empty()) return invalid("it has no scores");
+    if (v_.scores.empty()) return tokenizer_invalid("it has no scores");
     GgufBpe bpe{.prefixes_space = v_.add_space_prefix.value_or(true)};
     SB_TRY(bpe.vocab, vocabulary());
     const Vocab& vocab = bpe.vocab;
@@ -229,7 +227,7 @@ class Builder {
     for (size_t id = 0; id < v_.tokens.size(); ++id) {
       std::string_view token = v_.tokens[id];
       if (!can_merge(id) || token.size() > 512 || vocab.find(token) != int32_t(id)) continue;
-      if (std::isnan(v_.scores[id])) return invalid("a token's score is not a number");
+      if (std::isnan(v_.scores[id])) return tokenizer_invalid("a token's score is not a number");
       uint32_t n_left = 0, n = 0;
       for (char b : token) n += !utf8_continues(b);
       size_t first = ranked.size();
@@ -285,10 +283,10 @@ class Builder {
       decode_by(DecoderStep::kByteLevel);
       return {};
     }
-    if (bpe.prefixes_space) normalize_by(NormalizerStep::kPrepend, std::string(kMark));
-    normalize_by(NormalizerStep::kReplace, std::string(kMark), " ");
+    if (bpe.prefixes_space) normalize_by(NormalizerStep::kPrepend, std::string(kSpaceMark));
+    normalize_by(NormalizerStep::kReplace, std::string(kSpaceMark), " ");
     DecoderStep& replace = decode_by(DecoderStep::kReplace);
-    replace.pattern = Pattern::literal(std::string(kMark));
+    replace.pattern = Pattern::literal(std::string(kSpaceMark));
     replace.text = " ";
     decode_by(DecoderStep::kByteFallback);
     decode_by(DecoderStep::kFuse);
@@ -301,11 +299,11 @@ class Builder {
   }
 
   Status unigram() {
-    if (v_.scores.empty()) return invalid("it has no scores");
+    if (v_.scores.empty()) return tokenizer_invalid("it has no scores");
     SB_TRY(Vocab vocab, vocabulary());
     std::vector<double> scores(v_.scores.begin(), v_.scores.end());
     for (double score : scores) {
-      if (!std::isfinite(score)) return invalid("a token's score is not a number");
+      if (!std::isfinite(score)) return tokenizer_invalid("a token's score is not a number");
     }
     t_->model =
         make_unigram(std::move(vocab), std::move(scores), v_.unk.value_or(2) < int32_t(v_.tokens.size()) ? v_.unk.value_or(2) : 0, false);
@@ -321,7 +319,7 @@ class Builder {
     if (v_.remove_extra_whitespaces.value_or(true)) {
       normalize_by(NormalizerStep::kStrip);
       t_->normalizer.back().left = false, t_->normalizer.back().right = true;
-      normalize_by(NormalizerStep::kReplace, std::string(kMark));
+      normalize_by(NormalizerStep::kReplace, std::string(kSpaceMark));
       SB_TRY(t_->normalizer.back().pattern, Pattern::regex(" {2,}"));
     }
     PreTokenizerStep s{};
@@ -343,8 +341,8 @@ class Builder {
       std::string& token = v_.tokens[id];
       bool bracketed = token.size() > 2 && token.front() == '[' && token.back() == ']';
       if (type(id) != kNormal || (v_.types.empty() && (is_named(id) || bracketed))) continue;
-      if (token.starts_with(kMark)) {
-        token.erase(0, kMark.size());
+      if (token.starts_with(kSpaceMark)) {
+        token.erase(0, kSpaceMark.size());
       } else {
         token.insert(0, "##");
       }

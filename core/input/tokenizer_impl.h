@@ -33,4 +33,9 @@ struct Tokenizer::Impl {
   Status check() const;
 };
 
+inline std::unexpected<Error> tokenizer_invalid(const std::string& why) { return err(Code::kTokenizerInvalid, {{"why", why}}); }
+
+/// How SentencePiece writes a space.
+inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";
+
 }  // namespace sb

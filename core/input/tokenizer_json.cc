@@ -12,7 +12,6 @@ namespace {
 
 constexpr int kMostDepth = 64;
 
-std::unexpected<Error> invalid(const std::string& why) { return err(Code::kTokenizerInvalid, {{"why", why}}); }
 std::unexpected<Error> unsupported(std::string_view what, std::string_view name, std::string_view known) {
   return err(Code::kTokenizerUnsupported, {{"what", what}, {"name", name}, {"known", known}});
 }
@@ -169,10 +168,10 @@ bool flag(const Json& component, std::string_view key, bool otherwise) { return 
 template <class F>
 Status each_step(const Json& component, std::string_view key, F read) {
   if (component.is_null()) return {};
-  if (!component.is_object()) return invalid("a component is not an object");
+  if (!component.is_object()) return tokenizer_invalid("a component is not an object");
   if (type_of(component) != "Sequence") return read(component);
   const Json* list = json_find(component, key);
-  if (!list || !list->is_array()) return invalid("a Sequence lacks its " + std::string(key));
+  if (!list || !list->is_array()) return tokenizer_invalid("a Sequence lacks its " + std::string(key));
   for (const Json& step : *list) SB_OK(each_step(step, key, read));
   return {};
 }
@@ -184,7 +183,7 @@ Result<Pattern> read_pattern(const Json& component) {
     if (auto text = json_string(*pattern, "String")) return Pattern::literal(*text);
     if (auto regex = json_string(*pattern, "Regex")) return Pattern::regex(*regex);
   }
-  return invalid("a " + type_of(component) + " lacks its pattern");
+  return tokenizer_invalid("a " + type_of(component) + " lacks its pattern");
 }
 
 Result<char32_t> read_character(const Json& component, std::string_view key) {
@@ -194,7 +193,7 @@ Result<char32_t> read_character(const Json& component, std::string_view key) {
     char32_t c = utf8_next(text, at);
     if (at == text.size()) return c;
   }
-  return invalid("a " + type_of(component) + "'s " + std::string(key) + " is not one character");
+  return tokenizer_invalid("a " + type_of(component) + "'s " + std::string(key) + " is not one character");
 }
 
 Result<std::string> base64(std::string_view text) {
@@ -209,7 +208,7 @@ Result<std::string> base64(std::string_view text) {
             : c == '/'             ? 63
                                    : -1;
     if (c == '=' || c == '\n') continue;
-    if (v < 0) return invalid("precompiled_charsmap is not base64");
+    if (v < 0) return tokenizer_invalid("precompiled_charsmap is not base64");
     bits = bits << 6 | uint32_t(v);
     if ((n += 6) >= 8) out += char(bits >> (n -= 8) & 0xFF);
   }
@@ -252,7 +251,7 @@ Status read_normalizer(const Json& c, std::vector<NormalizerStep>& steps) {
     s.kind = NormalizerStep::kCharacterMap;
     const Json* text = json_find(c, "precompiled_charsmap");
     if (!text || text->is_null()) return {};
-    if (!text->is_string()) return invalid("precompiled_charsmap is not text");
+    if (!text->is_string()) return tokenizer_invalid("precompiled_charsmap is not text");
     SB_TRY(std::string bytes, base64(text->get_ref<const std::string&>()));
     if (bytes.empty()) return {};
     SB_TRY(CharacterMap map, CharacterMap::read(bytes));
@@ -323,7 +322,7 @@ Status read_pre_tokenizer(const Json& c, std::vector<PreTokenizerStep>& steps) {
   } else if (type == "FixedLength") {
     s.kind = PreTokenizerStep::kFixedLength;
     int64_t length = json_int(c, "length").value_or(5);
-    if (length < 1 || length > INT32_MAX) return invalid("a FixedLength's length is out of range");
+    if (length < 1 || length > INT32_MAX) return tokenizer_invalid("a FixedLength's length is out of range");
     s.length = size_t(length);
   } else {
     return unsupported("the pre-tokenizer", type,
@@ -338,7 +337,7 @@ Status read_pre_tokenizer(const Json& c, std::vector<PreTokenizerStep>& steps) {
 Result<int32_t> read_pair_id(const Json& c, std::string_view key) {
   const Json* pair = json_find(c, key);
   if (!pair || !pair->is_array() || pair->size() != 2 || !(*pair)[1].is_number_unsigned() || (*pair)[1].get<uint64_t>() > INT32_MAX)
-    return invalid("a " + type_of(c) + " lacks its " + std::string(key));
+    return tokenizer_invalid("a " + type_of(c) + " lacks its " + std::string(key));
   return (*pair)[1].get<int32_t>();
 }
 
@@ -353,10 +352,10 @@ Status read_post_processor(const Json& c, Tokenizer::Impl& t) {
   } else if (type == "TemplateProcessing") {
     const Json* single = json_find(c, "single");
     const Json* special = json_find(c, "special_tokens");
-    if (!single || !single->is_array()) return invalid("a TemplateProcessing lacks its single");
+    if (!single || !single->is_array()) return tokenizer_invalid("a TemplateProcessing lacks its single");
     for (const Json& item : *single) {
       if (const Json* text = json_find(item, "Sequence")) {
-        if (json_string(*text, "id").value_or("A") != "A") return invalid("a template for one text names another");
+        if (json_string(*text, "id").value_or("A") != "A") return tokenizer_invalid("a template for one text names another");
         sequence.push_back(Tokenizer::Impl::kSequence);
         continue;
       }
@@ -364,18 +363,18 @@ Status read_post_processor(const Json& c, Tokenizer::Impl& t) {
       auto name = token ? json_string(*token, "id") : std::nullopt;
       const Json* entry = name && special ? json_find(*special, *name) : nullptr;
       const Json* ids = entry ? json_find(*entry, "ids") : nullptr;
-      if (!ids || !ids->is_array()) return invalid("a template names a special token that it does not define");
+      if (!ids || !ids->is_array()) return tokenizer_invalid("a template names a special token that it does not define");
       for (const Json& id : *ids) {
-        if (!id.is_number_unsigned() || id.get<uint64_t>() > INT32_MAX) return invalid("a template's token id is out of range");
+        if (!id.is_number_unsigned() || id.get<uint64_t>() > INT32_MAX) return tokenizer_invalid("a template's token id is out of range");
         sequence.push_back(id.get<int32_t>());
       }
     }
-    if (sequence.size() > 4096) return invalid("a template is too long");
+    if (sequence.size() > 4096) return tokenizer_invalid("a template is too long");
   } else {
     return unsupported("the post-processor", type, "TemplateProcessing, RobertaProcessing, BertProcessing, ByteLevel, Sequence");
   }
   size_t n_texts = size_t(std::count(sequence.begin(), sequence.end(), Tokenizer::Impl::kSequence));
-  if (n_texts > 4 || t.post_processors.size() >= 8) return invalid("its post-processor repeats the text too often");
+  if (n_texts > 4 || t.post_processors.size() >= 8) return tokenizer_invalid("its post-processor repeats the text too often");
   t.post_processors.push_back(std::move(sequence));
   return {};
 }
@@ -401,7 +400,7 @@ Status read_decoder(const Json& c, std::vector<DecoderStep>& steps) {
     s.kind = DecoderStep::kStrip;
     SB_TRY(s.character, read_character(c, "content"));
     int64_t start = json_int(c, "start").value_or(0), stop = json_int(c, "stop").value_or(0);
-    if (start < 0 || stop < 0 || start > 1 << 20 || stop > 1 << 20) return invalid("a Strip's counts are out of range");
+    if (start < 0 || stop < 0 || start > 1 << 20 || stop > 1 << 20) return tokenizer_invalid("a Strip's counts are out of range");
     s.start = size_t(start), s.stop = size_t(stop);
   } else if (type == "Replace") {
     s.kind = DecoderStep::kReplace;
@@ -425,12 +424,12 @@ Status read_decoder(const Json& c, std::vector<DecoderStep>& steps) {
 
 Result<std::unique_ptr<TokenModel>> read_model(const Json& c, Reader& reader, std::vector<PreTokenizerStep>& pre_tokenizer) {
   std::string type = type_of(c);
-  if (!reader.has_vocab) return invalid("its model has no vocabulary");
+  if (!reader.has_vocab) return tokenizer_invalid("its model has no vocabulary");
   if (type.empty()) type = reader.has_merges ? "BPE" : reader.vocab_is_list ? "Unigram" : "WordPiece";  // files older than 0.8 name no type
   int32_t clash = -1;
-  if (!reader.vocab.finish(clash)) return invalid("its token ids clash or are too far apart, at id " + std::to_string(clash));
-  if (reader.vocab.count() == 0) return invalid("its vocabulary is empty");
-  if (reader.vocab_is_list != (type == "Unigram")) return invalid("its vocabulary has the wrong shape for " + type);
+  if (!reader.vocab.finish(clash)) return tokenizer_invalid("its token ids clash or are too far apart, at id " + std::to_string(clash));
+  if (reader.vocab.count() == 0) return tokenizer_invalid("its vocabulary is empty");
+  if (reader.vocab_is_list != (type == "Unigram")) return tokenizer_invalid("its vocabulary has the wrong shape for " + type);
   if (type == "BPE") {
     BpeOptions o;
     if (json_number(c, "dropout").value_or(0) != 0) return unsupported("the model option", "dropout", "null");
@@ -442,7 +441,7 @@ Result<std::unique_ptr<TokenModel>> read_model(const Json& c, Reader& reader, st
     o.fuses_unknown = flag(c, "fuse_unk", false);
     o.byte_fallback = flag(c, "byte_fallback", false);
     o.ignores_merges = flag(c, "ignore_merges", false);
-    if (!reader.has_merges) return invalid("its model has no merges");
+    if (!reader.has_merges) return tokenizer_invalid("its model has no merges");
     std::vector<MergePair> merges;
     merges.reserve(reader.merge_ends.size() / 2);
     std::string buffer;
@@ -454,7 +453,8 @@ Result<std::unique_ptr<TokenModel>> read_model(const Json& c, Reader& reader, st
       MergePair m{reader.vocab.find(left), reader.vocab.find(right),
                   joined_id(reader.vocab, left, right, o.continuing_prefix.size(), buffer)};
       if (m.left < 0 || m.right < 0 || m.joined < 0)
-        return invalid("the merge of \"" + std::string(left) + "\" and \"" + std::string(right) + "\" names tokens that do not exist");
+        return tokenizer_invalid("the merge of \"" + std::string(left) + "\" and \"" + std::string(right) +
+                                 "\" names tokens that do not exist");
       merges.push_back(m);
     }
     // The last step's spelling of bytes is left to the model, which has a table for it.
@@ -466,9 +466,9 @@ Result<std::unique_ptr<TokenModel>> read_model(const Json& c, Reader& reader, st
   }
   if (type == "Unigram") {
     auto unknown = json_int(c, "unk_id");
-    if (unknown && (*unknown < 0 || size_t(*unknown) >= reader.scores.size())) return invalid("unk_id is outside the vocabulary");
+    if (unknown && (*unknown < 0 || size_t(*unknown) >= reader.scores.size())) return tokenizer_invalid("unk_id is outside the vocabulary");
     for (double score : reader.scores) {
-      if (!(score >= -1e30 && score <= 1e30)) return invalid("a token's score is not a number");
+      if (!(score >= -1e30 && score <= 1e30)) return tokenizer_invalid("a token's score is not a number");
     }
     return make_unigram(std::move(reader.vocab), std::move(reader.scores), unknown ? int32_t(*unknown) : -1,
                         flag(c, "byte_fallback", false));
@@ -499,11 +499,11 @@ Result<Tokenizer> Tokenizer::from_json(std::string_view text) {
   Json root;
   Reader reader(root);
   if (!Json::sax_parse(text.begin(), text.end(), &reader)) {
-    if (!reader.why.empty()) return invalid(reader.why);
+    if (!reader.why.empty()) return tokenizer_invalid(reader.why);
     return err(Code::kJsonInvalid, {{"what", "tokenizer.json"}, {"byte", reader.byte}});
   }
   const Json* model = json_find(root, "model");
-  if (!model || !model->is_object()) return invalid("it has no model");
+  if (!model || !model->is_object()) return tokenizer_invalid("it has no model");
   auto impl = std::make_unique<Impl>();
   auto part = [&](const char* name) -> const Json& {
     static const Json kNull;
@@ -518,10 +518,10 @@ Result<Tokenizer> Tokenizer::from_json(std::string_view text) {
 
   std::vector<AddedToken> added;
   const Json& list = part("added_tokens");
-  if (!list.is_null() && !list.is_array()) return invalid("its added tokens are not a list");
+  if (!list.is_null() && !list.is_array()) return tokenizer_invalid("its added tokens are not a list");
   for (const Json& item : list) {
     auto content = json_string(item, "content");
-    if (!content) return invalid("an added token has no content");
+    if (!content) return tokenizer_invalid("an added token has no content");
     bool special = flag(item, "special", false);
     added.push_back({*content, flag(item, "single_word", false), flag(item, "lstrip", false), flag(item, "rstrip", false),
                      flag(item, "normalized", !special), special});

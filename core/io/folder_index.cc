@@ -89,9 +89,9 @@ class Fields {
   std::string why_;
 };
 
-class Reader {
+class IndexReader {
  public:
-  Reader(const Json& root, std::string_view label) : root_(root), label_(label) {}
+  IndexReader(const Json& root, std::string_view label) : root_(root), label_(label) {}
 
   Result<FolderIndex> read() {
     SB_OK(each("shards", [&](const Json& entry, Fields& f) { shard(entry, f); }));
@@ -266,7 +266,7 @@ Result<FolderIndex> parse_folder_index(std::string_view text, std::string_view l
   const std::string_view sum = text.substr(body.size());
   if (!sum.starts_with(kSumBegin) || sum.substr(kSumBegin.size()) != sum_of(body) + std::string(kSumEnd))
     return err(Code::kHashMismatch, {{"file", label}, {"component", "the index"}});
-  return Reader(root, label).read();
+  return IndexReader(root, label).read();
 }
 
 std::string with_index_sum(std::string text) {

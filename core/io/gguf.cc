@@ -31,9 +31,9 @@ const char* ggml_type_name(uint32_t number) {
 
 /// Walks the bytes. After the first thing that stops it (bytes that have not come, or damage) every read gives zeros, and stopped()
 /// stays true: callers look once per entry, and before they allocate.
-class Reader {
+class HeadReader {
  public:
-  Reader(std::span<const std::byte> bytes, std::string_view file) : bytes_(bytes), file_(file) {}
+  HeadReader(std::span<const std::byte> bytes, std::string_view file) : bytes_(bytes), file_(file) {}
 
   uint64_t at() const { return at_; }
   bool stopped() const { return needed_ != 0 || error_; }
@@ -82,7 +82,7 @@ class Reader {
   std::optional<Error> error_;
 };
 
-Json scalar(Reader& in, uint32_t type, std::string_view key) {
+Json scalar(HeadReader& in, uint32_t type, std::string_view key) {
   switch (type) {
     case kU8:
       return in.number<uint8_t>();
@@ -121,7 +121,7 @@ struct ArrayHead {
   uint32_t type = 0;
   uint64_t n = 0;  // so many elements, at least in their shortest form, are here
 };
-ArrayHead array_head(Reader& in, std::string_view key) {
+ArrayHead array_head(HeadReader& in, std::string_view key) {
   ArrayHead head;
   head.type = in.number<uint32_t>();
   head.n = in.count(kMostElements, "an array length");
@@ -131,7 +131,7 @@ ArrayHead array_head(Reader& in, std::string_view key) {
 }
 
 /// An array as JSON; null when it has more than `most_kept` elements (it is walked all the same).
-Json array(Reader& in, std::string_view key, uint64_t most_kept, int depth) {
+Json array(HeadReader& in, std::string_view key, uint64_t most_kept, int depth) {
   if (depth > kDeepestArray) {
     in.corrupt("key " + std::string(key), "arrays are nested too deeply");
     return nullptr;
@@ -145,7 +145,7 @@ Json array(Reader& in, std::string_view key, uint64_t most_kept, int depth) {
   return out;
 }
 
-void texts(Reader& in, std::string_view key, std::vector<std::string>& out) {
+void texts(HeadReader& in, std::string_view key, std::vector<std::string>& out) {
   const ArrayHead head = array_head(in, key);
   if (!in.stopped() && head.type != kText) in.corrupt("key " + std::string(key), "its elements must be texts");
   if (in.stopped()) return;
@@ -154,7 +154,7 @@ void texts(Reader& in, std::string_view key, std::vector<std::string>& out) {
 }
 
 template <class T>
-void numbers(Reader& in, std::string_view key, std::vector<T>& out) {
+void numbers(HeadReader& in, std::string_view key, std::vector<T>& out) {
   const ArrayHead head = array_head(in, key);
   if (!in.stopped() && (head.type == kText || head.type == kArray)) in.corrupt("key " + std::string(key), "its elements must be numbers");
   if (in.stopped()) return;
@@ -166,7 +166,7 @@ void numbers(Reader& in, std::string_view key, std::vector<T>& out) {
 }
 
 /// One metadata entry's value, into the vocabulary or the metadata object.
-void value(Reader& in, std::string_view key, uint32_t type, GgufHead& head, GgufVocabFields& vocab) {
+void value(HeadReader& in, std::string_view key, uint32_t type, GgufHead& head, GgufVocabFields& vocab) {
   if (type != kArray) {
     Json v = scalar(in, type, key);
     if (!in.stopped()) head.metadata[std::string(key)] = std::move(v);
@@ -184,7 +184,7 @@ void value(Reader& in, std::string_view key, uint32_t type, GgufHead& head, Gguf
   }
 }
 
-void metadata(Reader& in, uint64_t n_keys, GgufHead& head, GgufVocabFields& vocab) {
+void metadata(HeadReader& in, uint64_t n_keys, GgufHead& head, GgufVocabFields& vocab) {
   std::set<std::string_view> seen;
   for (uint64_t i = 0; i < n_keys && !in.stopped(); ++i) {
     const std::string_view key = in.text("a key length");
@@ -222,7 +222,7 @@ void fill_vocab(GgufHead& head, GgufVocabFields vocab) {
   if (!vocab.model.empty() || !vocab.tokens.empty()) head.vocab = std::move(vocab);
 }
 
-Result<TensorPlace> tensor_place(Reader& in, std::string_view file) {
+Result<TensorPlace> tensor_place(HeadReader& in, std::string_view file) {
   TensorPlace place;
   place.name = in.text("a tensor name's length");
   const uint32_t n_dims = in.number<uint32_t>();
@@ -270,7 +270,7 @@ Status check_start(std::span<const std::byte> bytes, uint64_t file_size, std::st
   return not_a_model("it is GGUF version " + std::to_string(version) + ", and versions 2 and 3 are known");
 }
 
-Result<uint64_t> missing_bytes(Reader& in, uint64_t file_size, std::string_view file) {
+Result<uint64_t> missing_bytes(HeadReader& in, uint64_t file_size, std::string_view file) {
   if (in.error()) return err(std::move(*in.error()));
   if (in.needed() > file_size) return err(Code::kModelTruncated, {{"file", file}, {"size", file_size}, {"needed", in.needed()}});
   if (in.needed() > kLongestHead) {
@@ -301,7 +301,7 @@ Result<uint64_t> gguf_parse_head(std::span<const std::byte> bytes, uint64_t file
   head = GgufHead();
   if (bytes.size() > file_size) bytes = bytes.first(size_t(file_size));
   SB_OK(check_start(bytes, file_size, file));
-  Reader in(bytes, file);
+  HeadReader in(bytes, file);
   in.number<uint32_t>();  // magic
   in.number<uint32_t>();  // version
   const uint64_t n_tensors = in.count(kMostEntries, "a tensor count");

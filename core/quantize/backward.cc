@@ -325,10 +325,6 @@ Status back(const LastRow&, const Backward& b) {
   return {};
 }
 
-TensorView vector_view(const std::vector<float>& v) {
-  return {reinterpret_cast<const std::byte*>(v.data()), Dtype::kF32, {int64_t(v.size())}, int64_t(v.size()) * 4, nullptr, 0};
-}
-
 }  // namespace
 
 Status run_backward(const Op& op, const OpViews& forward, const OpGradients& gradients, ThreadPool& pool) {

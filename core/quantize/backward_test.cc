@@ -192,7 +192,7 @@ struct Kept final : GradientSink {
 class FamilyBackward : public testing::TestWithParam<const char*> {};
 
 TEST_P(FamilyBackward, WholeGradientIsTheDerivativeOfTheLogits) {
-  Host host{std::string(SB_TESTS) + "/golden/" + GetParam()};
+  FolderHost host{std::string(SB_TESTS) + "/golden/" + GetParam()};
   const Opened source = open(host.load(Loading::folder(GetParam())));
   auto device = make_cpu_device({2, "auto"});
   ASSERT_TRUE(device);

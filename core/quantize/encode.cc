@@ -125,7 +125,7 @@ std::vector<float> state_values(const PlaneCode& code) {
   return values;
 }
 
-void RotatedMatrix::take_rows(const RowSource& source, int64_t n, int64_t k, uint64_t seed, ThreadPool& pool) {
+void RotatedMatrix::shape(int64_t n, int64_t k, uint64_t seed) {
   n_rows = plane_rows(n);
   n_columns = plane_columns(k);
   segment = plane_segment(n_rows);
@@ -135,6 +135,9 @@ void RotatedMatrix::take_rows(const RowSource& source, int64_t n, int64_t k, uin
     signs.resize(size_t(n_columns / 32));
     for (size_t i = 0; i < signs.size(); ++i) signs[i] = uint32_t(mix(seed * 0x100000001B3u + i) >> 32);
   }
+}
+
+void RotatedMatrix::take_rows(const RowSource& source, int64_t n, int64_t k, ThreadPool& pool) {
   weights.assign(size_t(n_rows * n_columns), 0.0f);
   constexpr int64_t kRows = 32;
   each_run(n, kRows, pool, [&](int64_t first, int64_t last) {
@@ -261,7 +264,8 @@ void Correction::apply(int64_t first, int64_t n, float* weights) const {
   kernels.axpy(1, y.data(), weights, n * k);
 }
 
-void encode(const RotatedMatrix& m, Booked<float>& target, const PlaneCode& code, const Team& team, EncodeWork& work, EncodedSet& out) {
+void encode(const RotatedMatrix& m, Booked<float>& target, const PlaneCode& code, std::span<const uint16_t> column_scale, const Team& team,
+            EncodeWork& work, EncodedSet& out) {
   const int64_t n = m.n_rows, k = m.n_columns, n_words = k / 32, n_segments = n / m.segment;
   const QuantizeKernels& kernels = quantize_kernels();
   if (team.thread == 0) {
@@ -309,6 +313,18 @@ void encode(const RotatedMatrix& m, Booked<float>& target, const PlaneCode& code
   const double n_live = sum_of(work.n_live.data());
   auto normalised = [&](int64_t j, int64_t i) { return errors[j * n + i] * inverse[size_t(i)]; };
 
+  auto own_scale = [&](int64_t j, const float* column) {
+    // Two places in turn: one is read while the next column's is written.
+    double* parts = work.column_squares.data() + (j % 2) * n_segments;
+    each_segment([&](int64_t segment, int64_t first) {
+      double sum = 0;
+      for (int64_t i = first; i < first + m.segment; ++i) sum += double(column[i]) * double(column[i]);
+      parts[segment] = sum;
+    });
+    team.meet();
+    return float_to_half(std::max(kLeastScale, float(std::sqrt(sum_of(parts) / std::max(1.0, n_live)))));
+  };
+
   const std::vector<float> values = state_values(code);
   std::vector<float> batch(size_t(kBatch * n_own)), coded(squares.size()), t(squares.size());
   std::vector<uint8_t> bits(squares.size());
@@ -345,15 +361,7 @@ void encode(const RotatedMatrix& m, Booked<float>& target, const PlaneCode& code
                          .n_rows = 1,
                          .n_columns = n_own});
       }
-      // Two places in turn: one is read while the next column's is written.
-      double* parts = work.column_squares.data() + (j % 2) * n_segments;
-      each_segment([&](int64_t segment, int64_t first) {
-        double sum = 0;
-        for (int64_t i = first; i < first + m.segment; ++i) sum += double(target_column[i]) * double(target_column[i]);
-        parts[segment] = sum;
-      });
-      team.meet();
-      const uint16_t half = float_to_half(std::max(kLeastScale, float(std::sqrt(sum_of(parts) / std::max(1.0, n_live)))));
+      const uint16_t half = column_scale.empty() ? own_scale(j, target_column) : column_scale[size_t(j)];
       const float c = half_to_float(half);
       if (team.thread == 0) out.column_scale[size_t(j)] = half;
 
@@ -431,6 +439,50 @@ void encode(const RotatedMatrix& m, Booked<float>& target, const PlaneCode& code
     out.power = sum_of(work.power.data());
   }
   team.meet();
+}
+
+bool encode_in_parts(const RowSource& source, int64_t n, int64_t k, uint64_t seed, Booked<float> moment, const PlaneCode& code,
+                     PartRows rows, ThreadPool& pool, RotatedMatrix& m, EncodedSet& out) {
+  m = {};
+  m.shape(n, k, seed);
+  const int64_t n_rows = m.n_rows, segment = m.segment, n_segments = n_rows / segment;
+  if (!m.take_moment(std::move(moment), k, pool)) return false;
+  EncodeWork work;
+  SpinBarrier barrier(pool.size());
+  // `count` segments: number i is the matrix's at(i).
+  auto encode_segments = [&](int64_t count, const std::function<int64_t(int64_t)>& at, std::span<const uint16_t> column_scale,
+                             EncodedSet& set) {
+    m.n_rows = count * segment;
+    m.take_rows(
+        [&](int64_t first, int64_t n_wanted, float* to) {
+          // Runs do not cross segments, which are multiples of them; rows that pad the last one are zeros.
+          const int64_t row = at(first / segment) * segment + first % segment, n_there = std::clamp<int64_t>(n - row, 0, n_wanted);
+          if (n_there) source(row, n_there, to);
+          std::fill(to + n_there * k, to + n_wanted * k, 0.0f);
+        },
+        m.n_rows, k, pool);
+    pool.run([&](int thread) { encode(m, m.weights, code, column_scale, {thread, pool.size(), &barrier}, work, set); });
+  };
+  EncodedSet sample;
+  const int64_t n_sample = std::min(n_segments, std::max<int64_t>(1, rows.sample / segment));
+  encode_segments(n_sample, [&](int64_t i) { return i * n_segments / n_sample; }, {}, sample);
+
+  out = {};
+  out.code = code;
+  out.column_scale = sample.column_scale;
+  out.words.reserve(size_t(n_rows * code.n_planes * (m.n_columns / 32)));
+  const int64_t n_part = std::max<int64_t>(1, rows.part / segment);
+  for (int64_t begin = 0; begin < n_segments; begin += n_part) {
+    EncodedSet part;
+    encode_segments(std::min(n_part, n_segments - begin), [&](int64_t i) { return begin + i; }, sample.column_scale, part);
+    out.words.insert(out.words.end(), part.words.begin(), part.words.end());
+    out.row_scale.insert(out.row_scale.end(), part.row_scale.begin(), part.row_scale.end());
+    out.error += part.error;
+    out.power += part.power;
+  }
+  m.n_rows = n_rows;
+  m.weights = {};
+  return true;
 }
 
 void subtract(const RotatedMatrix& m, const EncodedSet& base, Booked<float>& target, ThreadPool& pool) {

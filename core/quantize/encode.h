@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -36,9 +37,11 @@ struct RotatedMatrix {
   Booked<float> feedback;       // Lᵀ: [k][j] = L[j][k], unit diagonal [K][K]
   std::vector<float> pivots;    // D of H' = L·D·Lᵀ [K]
 
-  /// Shapes and signs (from `seed`), and W' of the [n, k] matrix whose rows `source` gives.
-  void take_rows(const RowSource& source, int64_t n, int64_t k, uint64_t seed, ThreadPool& pool);
-  /// H', its factors. `moment` [k, k] as the model has it; it is damped here. After take_rows().
+  /// Shapes and signs (from `seed`) of an [n, k] matrix.
+  void shape(int64_t n, int64_t k, uint64_t seed);
+  /// W' of `n` rows that `source` gives, zeros up to n_rows.
+  void take_rows(const RowSource& source, int64_t n, int64_t k, ThreadPool& pool);
+  /// H', its factors. `moment` [k, k] as the model has it; it is damped here. After shape().
   /// False when the moment is not positive definite even when damped (its numbers are then not finite).
   bool take_moment(Booked<float> own, int64_t k, ThreadPool& pool);
 };
@@ -64,8 +67,20 @@ struct EncodeWork {
 };
 
 /// Encodes `target` [K][N], m.weights or what a base set left over of them, and leaves E there: row i in units of work.row_scale[i].
+/// Column scales are found on the way, or are those given (float16 [K]).
 /// Called by every thread of the team with the same arguments; `out` and `work` are set up by thread 0.
-void encode(const RotatedMatrix& m, Booked<float>& target, const PlaneCode& code, const Team& team, EncodeWork& work, EncodedSet& out);
+void encode(const RotatedMatrix& m, Booked<float>& target, const PlaneCode& code, std::span<const uint16_t> column_scale, const Team& team,
+            EncodeWork& work, EncodedSet& out);
+
+/// Rows of a matrix that lie there as floats when it is encoded in parts, and of the sample that its column scales come from.
+struct PartRows {
+  int64_t part = 16384, sample = 8192;
+};
+/// Encodes an [n, k] matrix in parts, for the memory of one: an embedding's floats outweigh a layer's many times. The column scales are
+/// those of a sample of segments from all over the matrix, which is encoded first (8,192 rows know them to 1 %). `m` is left with its shape
+/// and signs. False when the moment has no factor.
+bool encode_in_parts(const RowSource& source, int64_t n, int64_t k, uint64_t seed, Booked<float> moment, const PlaneCode& code,
+                     PartRows rows, ThreadPool& pool, RotatedMatrix& m, EncodedSet& out);
 
 /// target −= what `base` decodes to, in the rotated basis [K][N]: what is left for a refinement.
 void subtract(const RotatedMatrix& m, const EncodedSet& base, Booked<float>& target, ThreadPool& pool);

@@ -52,7 +52,7 @@ double proxy_of(const PlaneMatrix& m, const std::vector<float>& w, const std::ve
   return error / power;
 }
 
-struct Case {
+struct EncodeCase {
   std::string name;
   std::vector<float> w, h;
   int64_t n, k;
@@ -67,7 +67,8 @@ PlaneMatrix matrix_of(const RotatedMatrix& m, std::initializer_list<const Encode
 RotatedMatrix rotated(const std::vector<float>& w, int64_t n, int64_t k, const std::vector<float>& h, uint64_t seed) {
   RotatedMatrix m;
   ThreadPool pool(2);
-  m.take_rows([&](int64_t first, int64_t count, float* to) { std::copy_n(w.data() + first * k, count * k, to); }, n, k, seed, pool);
+  m.shape(n, k, seed);
+  m.take_rows([&](int64_t first, int64_t count, float* to) { std::copy_n(w.data() + first * k, count * k, to); }, n, k, pool);
   EXPECT_TRUE(m.take_moment({h.begin(), h.end()}, k, pool));
   return m;
 }
@@ -77,7 +78,7 @@ EncodedSet encode_with(int n_threads, const RotatedMatrix& m, Booked<float> targ
   EncodeWork work;
   ThreadPool pool(n_threads);
   SpinBarrier barrier(pool.size());
-  pool.run([&](int thread) { encode(m, target, code, {thread, pool.size(), &barrier}, work, out); });
+  pool.run([&](int thread) { encode(m, target, code, {}, {thread, pool.size(), &barrier}, work, out); });
   return out;
 }
 
@@ -113,6 +114,45 @@ TEST(Encode, ReachesTheGoldenProxies) {
     const EncodedSet refined = encode_with(1, m, left, plane_format("coded2")->code);
     const double want = floats(*golden->find(name + ".res22.proxy"))[0];
     EXPECT_LT(proxy_of(matrix_of(m, {&base, &refined}), w, h, n, k), 1.06 * want) << name;
+  }
+}
+
+// A matrix in parts: the same proxy as in one piece, the same bits whoever works, and its padding is zeros.
+TEST(Encode, InPartsLosesNoMore) {
+  std::mt19937_64 random(3);
+  std::normal_distribution<float> normal;
+  const int64_t n = 5 * 1024 - 7, k = 96;
+  std::vector<float> w(static_cast<size_t>(n * k)), mix(static_cast<size_t>(k * k)), h(mix.size(), 0.0f);
+  for (int64_t r = 0; r < n; ++r) {
+    const float size = std::exp(0.5f * normal(random));  // rows of many sizes, columns of two
+    for (int64_t j = 0; j < k; ++j) w[size_t(r * k + j)] = size * (j % 7 ? 1.0f : 3.0f) * normal(random);
+  }
+  for (float& v : mix) v = normal(random);
+  for (int64_t i = 0; i < k; ++i) {
+    for (int64_t j = 0; j < k; ++j) {
+      for (int64_t t = 0; t < k; ++t) h[size_t(i * k + j)] += mix[size_t(i * k + t)] * mix[size_t(j * k + t)];
+    }
+  }
+  const auto source = [&](int64_t first, int64_t count, float* to) { std::copy_n(w.data() + first * k, count * k, to); };
+  for (const char* name : {"coded2", "coded4", "plain3"}) {
+    const PlaneCode& code = plane_format(name)->code;
+    const RotatedMatrix m = rotated(w, n, k, h, 5);
+    const EncodedSet whole = encode_with(2, m, m.weights, code);
+    std::vector<EncodedSet> parts(2);
+    RotatedMatrix shape;
+    for (int i = 0; i < 2; ++i) {
+      ThreadPool pool(1 + 2 * i);
+      ASSERT_TRUE(
+          encode_in_parts(source, n, k, 5, {h.begin(), h.end()}, code, {.part = 2048, .sample = 1024}, pool, shape, parts[size_t(i)]));
+    }
+    EXPECT_EQ(parts[0].words, parts[1].words) << name;
+    EXPECT_EQ(parts[0].row_scale, parts[1].row_scale) << name;
+    EXPECT_EQ(parts[0].words.size(), whole.words.size()) << name;
+    EXPECT_EQ(shape.n_rows, m.n_rows);
+    const double in_parts = proxy_of(matrix_of(shape, {&parts[0]}), w, h, n, k), in_one = proxy_of(matrix_of(m, {&whole}), w, h, n, k);
+    EXPECT_LT(in_parts, 1.02 * in_one) << name;
+    EXPECT_NEAR(parts[0].error / parts[0].power, in_parts, 0.01 * in_parts) << name;
+    for (int64_t r = n; r < m.n_rows; ++r) EXPECT_EQ(parts[0].row_scale[size_t(r)], 0) << name;
   }
 }
 

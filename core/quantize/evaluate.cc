@@ -7,9 +7,6 @@
 namespace sb {
 namespace {
 
-// Logits of so many positions at once: at 262,144 tokens of vocabulary a row has a megabyte.
-constexpr int64_t kHeadTokens = 64;
-
 double mean_of(const std::vector<double>& sums, int64_t each) {
   return sums.empty() ? 0 : std::accumulate(sums.begin(), sums.end(), 0.0) / double(int64_t(sums.size()) * each);
 }

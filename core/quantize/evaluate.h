@@ -11,6 +11,9 @@
 
 namespace sb {
 
+/// Logits of so many positions at once: at 262,144 tokens of vocabulary a row has a megabyte.
+inline constexpr int64_t kHeadTokens = 64;
+
 /// A row of logits [V], looked over once.
 struct LogitRow {
   double log_sum;  // log Σ e^logit

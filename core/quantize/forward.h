@@ -15,6 +15,11 @@
 
 namespace sb {
 
+/// `v` as a tensor [v.size()].
+inline TensorView vector_view(const std::vector<float>& v) {
+  return {reinterpret_cast<const std::byte*>(v.data()), Dtype::kF32, {int64_t(v.size())}, int64_t(v.size()) * 4, nullptr, 0};
+}
+
 /// Tensors by Hugging Face name that stand in for the model's own.
 using Substitutes = std::map<std::string, TensorView, std::less<>>;
 

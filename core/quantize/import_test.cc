@@ -9,9 +9,8 @@
 
 #include "device/cpu/cpu_device.h"
 #include "io/synthetic_foreign.h"
-#include "models/registry.h"
 #include "quantize/evaluate.h"
-#include "quantize/folder_quantizer.h"
+#include "quantize/test_models.h"
 
 namespace sb {
 namespace {
@@ -28,22 +27,7 @@ std::string file_text(const std::string& path) {
   return bytes;
 }
 
-struct Opened {
-  std::unique_ptr<ModelFiles> files;
-  std::unique_ptr<ModelGraph> graph;
-};
-Opened open(const Files& folder) {
-  Result<ModelFiles> files = load_folder_files(folder);
-  EXPECT_TRUE(files) << files.error().message();
-  Opened out;
-  if (!files) return out;
-  out.files = std::make_unique<ModelFiles>(std::move(*files));
-  const Family* family = nullptr;
-  auto graph = open_model(out.files->config, out.files->weights, &family);
-  EXPECT_TRUE(graph) << graph.error().message();
-  if (graph) out.graph = std::move(*graph);
-  return out;
-}
+Opened open(const Files& folder) { return open(load_folder_files(folder)); }
 
 /// The tensors that stand for a linear layer X of weights [N, K], and those weights as float32.
 struct Replacement {

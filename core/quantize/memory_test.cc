@@ -14,7 +14,7 @@ uint64_t scratch(uint64_t TagBooks::* which) { return memory_report().by_tag[siz
 TEST(QuantizerMemory, ThePeakIsWhatIsSaid) {
   for (const char* family : {"llama", "gemma3", "qwen3", "gpt2"}) {
     for (const bool sequential : {true, false}) {
-      Host host{std::string(SB_TESTS) + "/golden/" + family};
+      FolderHost host{std::string(SB_TESTS) + "/golden/" + family};
       const Opened source = open(host.load(Loading::folder(family)));
       auto device = make_cpu_device({1, "auto"});
       ASSERT_TRUE(device);

@@ -24,6 +24,7 @@ class GroupRows {
       decode_row(group_.views[tensor], row, to, group_.n_columns);
       if (std::all_of(to, to + group_.n_columns, [](float v) { return std::isfinite(v); })) continue;
       for (int64_t seen = bad_row_; r < seen && !bad_row_.compare_exchange_weak(seen, r);) {}
+      std::fill_n(to, group_.n_columns, 0.0f);  // what is made of the others meanwhile is thrown away
     }
   }
   /// Errors: kWeightsNotFinite.
@@ -89,6 +90,9 @@ uint64_t seed_of(uint64_t seed, const std::string& name) {
   for (unsigned char c : name) hash = (hash ^ c) * 0x100000001B3u;
   return hash;
 }
+
+/// Embeddings and heads, which alone are much taller than they are wide, and meet neither a correction nor a refinement.
+bool is_in_parts(const GroupPlan& group) { return (group.is_embedding || group.is_head) && group.rows() > PartRows{}.part; }
 
 /// The work that a group is (quantize/pace.h).
 struct WorkOf {
@@ -170,7 +174,8 @@ QuantizerBytes quantizer_bytes(const ModelPlan& plan, const QuantizerOptions& op
     }
     if (options.formats.of(group) == "source" || options.formats.of(group) == kRows8) continue;
     const bool makes_up = options.sequential && is_layer, joins = makes_up && group.rows() == hidden;
-    const uint64_t wide = uint64_t(plane_columns(group.n_columns)), rows = uint64_t(plane_rows(group.rows()));
+    const uint64_t wide = uint64_t(plane_columns(group.n_columns));
+    const uint64_t rows = uint64_t(is_in_parts(group) ? PartRows{}.part : plane_rows(group.rows()));
     // Of the refinement own and cross moment wait while the base is encoded.
     const uint64_t waits = is_layer && n_prefixes > 1 ? 2 * k * k + (joins ? d * k : 0) : 0;
     uint64_t& most = is_layer ? out.group : out.head;
@@ -335,6 +340,8 @@ Result<std::shared_ptr<FinishedGroup>> Quantizer::encode_group(const GroupPlan& 
     SB_OK(rows.status());
   } else {
     const int64_t k = group.n_columns;
+    const uint64_t seed = seed_of(options_.seed, group.name);
+    const auto failed = [&] { return err(Code::kCalibrationFailed, {{"matrix", group.name}}); };
     RotatedMatrix m;
     // W' and H' for one plane set. False when the moments have no factor.
     auto take = [&](Moments& of) {
@@ -342,12 +349,13 @@ Result<std::shared_ptr<FinishedGroup>> Quantizer::encode_group(const GroupPlan& 
       Correction correction;
       const bool corrects = !of.cross.empty();
       if (corrects && !Correction::prepare(of, k, pool_, correction)) return false;
+      m.shape(group.rows(), k, seed);
       m.take_rows(
           [&](int64_t first, int64_t count, float* to) {
             rows.get(first, count, to);
             if (corrects) correction.apply(first, count, to);
           },
-          group.rows(), k, seed_of(options_.seed, group.name), pool_);
+          group.rows(), k, pool_);
       correction = {};
       of.stream = {};
       return m.take_moment(std::move(of.own), k, pool_);
@@ -356,13 +364,19 @@ Result<std::shared_ptr<FinishedGroup>> Quantizer::encode_group(const GroupPlan& 
     SpinBarrier barrier(pool_.size());
     auto encode_as = [&](const std::string& format, Booked<float> target, EncodedSet& set) {
       const PlaneCode& code = plane_format(format)->code;
-      pool_.run([&](int thread) { encode(m, target, code, {thread, pool_.size(), &barrier}, work, set); });
+      pool_.run([&](int thread) { encode(m, target, code, {}, {thread, pool_.size(), &barrier}, work, set); });
     };
-    const auto failed = [&] { return err(Code::kCalibrationFailed, {{"matrix", group.name}}); };
-    const bool is_usable = take(moments[0]);
+    bool is_usable;
+    if (is_in_parts(group)) {
+      const auto source = [&](int64_t first, int64_t count, float* to) { rows.get(first, count, to); };
+      is_usable =
+          encode_in_parts(source, group.rows(), k, seed, std::move(moments[0].own), plane_format(out.format)->code, {}, pool_, m, out.base);
+    } else {
+      is_usable = take(moments[0]);
+    }
     SB_OK(rows.status());
     if (!is_usable) return failed();
-    encode_as(out.format, std::move(m.weights), out.base);
+    if (out.base.words.empty()) encode_as(out.format, std::move(m.weights), out.base);
     if (!out.refine.empty()) {
       // What makes up for the losses of base and refinement together is not what made up for the base's: W' is made anew.
       if (!take(moments[1])) return failed();

@@ -22,7 +22,7 @@ class QuantizeFamily : public testing::TestWithParam<const char*> {
     ids_ = random_ids(2048, source_.graph->shape().vocab);
   }
   /// Quantises to files in memory.
-  Host quantise(FolderOptions options) {
+  FolderHost quantise(FolderOptions options) {
     options.context = 64;
     options.n_threads = n_threads_;
     Json config = source_.files->config.values();
@@ -31,7 +31,7 @@ class QuantizeFamily : public testing::TestWithParam<const char*> {
     auto q = FolderQuantizer::create({source_.graph.get(), &source_.files->weights, {{"config.json", json_text(config)}}}, *device_, ids_,
                                      {}, options);
     EXPECT_TRUE(q) << q.error().message();
-    Host out;
+    FolderHost out;
     for (;;) {
       auto more = (*q)->step();
       EXPECT_TRUE(more) << more.error().message();
@@ -53,7 +53,7 @@ class QuantizeFamily : public testing::TestWithParam<const char*> {
     }
   }
 
-  Host source_host_;
+  FolderHost source_host_;
   Opened source_;
   std::unique_ptr<Device> device_;
   std::vector<int32_t> ids_;
@@ -66,7 +66,7 @@ TEST_P(QuantizeFamily, MoreBitsLoseLess) {
   for (const char* bits : {"2", "3", "4"}) {
     FolderOptions options;
     options.bits = bits;
-    Host folder = quantise(options);
+    FolderHost folder = quantise(options);
     const Opened made = open(folder.load(Loading::folder("made")));
     const EvaluationReport r = loss(*made.graph);
     EXPECT_LT(r.kl, last) << bits;
@@ -104,7 +104,7 @@ TEST_P(QuantizeFamily, AnAllocationTakesEveryFormat) {
   size_t i = 0;
   for (auto& [name, format] : formats.items()) format = kNames[i++ % std::size(kNames)];
   options.allocation = json_text(formats);
-  Host folder = quantise(options);
+  FolderHost folder = quantise(options);
   EXPECT_EQ(report_["formats"], formats);
   EXPECT_EQ(open(folder.load(Loading::folder("made"))).files->weights.n_bytes(), report_["weight_bytes"].get<uint64_t>());
 }
@@ -112,7 +112,7 @@ TEST_P(QuantizeFamily, AnAllocationTakesEveryFormat) {
 TEST_P(QuantizeFamily, TheSameSeedGivesTheSameBytes) {
   FolderOptions options;
   options.bits = "2";
-  const Host a = quantise(options), b = quantise(options);
+  const FolderHost a = quantise(options), b = quantise(options);
   EXPECT_EQ(a.files, b.files);
   options.seed = 1;
   EXPECT_NE(quantise(options).files, a.files);
@@ -121,7 +121,7 @@ TEST_P(QuantizeFamily, TheSameSeedGivesTheSameBytes) {
 TEST_P(QuantizeFamily, ThreadsDoNotChangeTheBytes) {
   FolderOptions options;
   options.bits = "2";
-  const Host two = quantise(options);
+  const FolderHost two = quantise(options);
   auto device = make_cpu_device({1, "auto"});
   ASSERT_TRUE(device);
   device_ = std::move(*device);
@@ -133,7 +133,7 @@ TEST_P(QuantizeFamily, BaseAloneIsAModelAndTheRefinementABetterOne) {
   FolderOptions options;
   options.bits = "2";
   options.refine = true;
-  Host folder = quantise(options);
+  FolderHost folder = quantise(options);
   Opened base = open(folder.load(Loading::folder("made", {}, PlaneSets::kBase)));
   const Opened full = open(folder.load(Loading::folder("made")));
   const double base_kl = loss(*base.graph).kl, full_kl = loss(*full.graph).kl;
@@ -152,9 +152,9 @@ TEST_P(QuantizeFamily, BaseAloneIsAModelAndTheRefinementABetterOne) {
 TEST_P(QuantizeFamily, ABaseIsWhatItWouldBeAlone) {
   FolderOptions options;
   options.bits = "2";
-  const Host alone = quantise(options);
+  const FolderHost alone = quantise(options);
   options.refine = true;
-  const Host refined = quantise(options);
+  const FolderHost refined = quantise(options);
   for (const auto& [name, bytes] : alone.files) {
     if (name.starts_with("base-")) EXPECT_EQ(bytes, refined.files.at(name)) << name;
   }
@@ -167,7 +167,7 @@ TEST_P(QuantizeFamily, NoShardIsLargerThanAllowed) {
   options.refine = true;
   const double in_one = loss(*open(quantise(options).load(Loading::folder("made"))).graph).kl;
   options.shard_bytes = 8192;
-  Host folder = quantise(options);
+  FolderHost folder = quantise(options);
   EXPECT_NE(folder.files.at(kFolderIndexFile).find("\"split\""), std::string::npos);
   for (const auto& [name, bytes] : folder.files) {
     if (name.ends_with(".safetensors")) EXPECT_LE(bytes.size(), options.shard_bytes) << name;
@@ -185,7 +185,7 @@ TEST_P(QuantizeFamily, MixedKeepsItsBudget) {
   const uint64_t most = report_["weight_bytes"];
   options.bpw = 0;
   options.n_bytes = most * 9 / 10;
-  Host folder = quantise(options);
+  FolderHost folder = quantise(options);
   EXPECT_LE(report_["weight_bytes"].get<uint64_t>(), options.n_bytes);
   EXPECT_GT(report_["weight_bytes"].get<uint64_t>(), most * 7 / 10);
   EXPECT_EQ(open(folder.load(Loading::folder("made"))).files->weights.n_bytes(), report_["weight_bytes"].get<uint64_t>());
@@ -197,10 +197,10 @@ TEST_P(QuantizeFamily, MixedKeepsItsBudget) {
 TEST_P(QuantizeFamily, ATunedFolderIsWholeAndAsLarge) {
   FolderOptions options;
   options.bits = "2";
-  Host plain = quantise(options);
+  FolderHost plain = quantise(options);
   options.tune = true;
   options.tune_steps = 2;
-  Host folder = quantise(options);
+  FolderHost folder = quantise(options);
   const Json tuning = report_["tuning"];
   EXPECT_LE(tuning["kl_after"].get<double>(), tuning["kl_before"].get<double>());
   // It loads, so every hash is right, and only scales and vectors may differ.

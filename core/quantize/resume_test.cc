@@ -26,7 +26,7 @@ class Resume : public testing::Test {
     return std::move(*q);
   }
   /// At most n steps; false when all is done.
-  static bool run(FolderQuantizer& q, int n, Host& out) {
+  static bool run(FolderQuantizer& q, int n, FolderHost& out) {
     for (; n > 0; --n) {
       auto more = q.step();
       EXPECT_TRUE(more) << more.error().message();
@@ -35,13 +35,13 @@ class Resume : public testing::Test {
     }
     return true;
   }
-  static void take(FolderQuantizer& q, Host& out) {
+  static void take(FolderQuantizer& q, FolderHost& out) {
     FolderWrite write;
     while (q.next_write(write)) out.write(write);
   }
   static Status resume(FolderQuantizer& q, const std::string& bytes) { return q.resume(std::as_bytes(std::span(bytes))); }
 
-  Host host_;
+  FolderHost host_;
   Opened source_;
   std::unique_ptr<Device> device_;
   std::vector<int32_t> ids_;
@@ -72,11 +72,11 @@ FolderOptions tuned() {
 
 TEST_F(Resume, TheSameBytesAsInOneRun) {
   for (const FolderOptions& options : {plain(), refined(), mixed(), tuned()}) {
-    Host whole;
+    FolderHost whole;
     auto in_one = create(options);
     run(*in_one, 1 << 20, whole);
     // Interrupted again and again, at every kind of place. A cut tuning step begins anew: each turn is longer than the one before it.
-    Host parts;
+    FolderHost parts;
     std::string checkpoint, report;
     int n_resumed = 0, n_in_tuning = 0;
     for (bool more = true; more; ++n_resumed) {
@@ -103,7 +103,7 @@ TEST_F(Resume, TheSameBytesAsInOneRun) {
 }
 
 TEST_F(Resume, WhatDoesNotFitIsRefused) {
-  Host out;
+  FolderHost out;
   auto q = create(plain());
   run(*q, 3, out);
   ASSERT_TRUE(q->checkpoint());
@@ -134,7 +134,7 @@ TEST_F(Resume, WhatDoesNotFitIsRefused) {
 }
 
 TEST_F(Resume, ProgressKnowsTheTimeLeft) {
-  Host out;
+  FolderHost out;
   auto q = create(mixed());
   double last = 0;
   while (run(*q, 1, out)) {

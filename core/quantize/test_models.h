@@ -18,7 +18,7 @@
 namespace sb {
 
 /// Files in memory, or of a folder on disk when they are not there.
-struct Host {
+struct FolderHost {
   std::string root;
   std::map<std::string, std::string> files = {};
 
@@ -61,11 +61,12 @@ struct Opened {
 inline Opened open(Result<ModelFiles> files) {
   EXPECT_TRUE(files) << files.error().message();
   Opened out;
+  if (!files) return out;
   out.files = std::make_unique<ModelFiles>(std::move(*files));
   const Family* family = nullptr;
   auto graph = open_model(out.files->config, out.files->weights, &family);
   EXPECT_TRUE(graph) << graph.error().message();
-  out.graph = std::move(*graph);
+  if (graph) out.graph = std::move(*graph);
   return out;
 }
 

@@ -10,7 +10,6 @@
 namespace sb {
 namespace {
 
-constexpr int64_t kHeadTokens = 64;    // logits of so many positions at once
 constexpr int64_t kMostHeldOut = 8;    // windows
 constexpr int64_t kStepsAMeasure = 5;  // between looks at the held-out text
 constexpr int64_t kPatience = 2;       // looks without a better one before it stops

@@ -15,7 +15,7 @@ namespace {
 class TuneFamily : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
-    Host host{std::string(SB_TESTS) + "/golden/" + GetParam()};
+    FolderHost host{std::string(SB_TESTS) + "/golden/" + GetParam()};
     source_ = open(host.load(Loading::folder(GetParam())));
     auto device = make_cpu_device({2, "auto"});
     ASSERT_TRUE(device);
@@ -117,7 +117,7 @@ TEST_P(TuneFamily, ACutRunEndsAsAWholeOne) {
 }
 
 TEST(Tune, ATextOfOneWindowIsRefused) {
-  Host host{std::string(SB_TESTS) + "/golden/llama"};
+  FolderHost host{std::string(SB_TESTS) + "/golden/llama"};
   const Opened source = open(host.load(Loading::folder("llama")));
   auto device = make_cpu_device({1, "auto"});
   ASSERT_TRUE(device);

@@ -10,10 +10,6 @@ namespace {
 
 constexpr double kMeanDecay = 0.9, kSquareDecay = 0.95, kLeastRoot = 1e-12;
 
-TensorView vector_view(const std::vector<float>& v) {
-  return {reinterpret_cast<const std::byte*>(v.data()), Dtype::kF32, {int64_t(v.size())}, int64_t(v.size()) * 4, nullptr, 0};
-}
-
 /// Row r of a matrix of one set, with scales of float32.
 void decode_with(const PlaneMatrix& m, const std::vector<float>& row_scale, const std::vector<float>& column_scale, int64_t r, float* to,
                  std::vector<float>& row) {

@@ -32,7 +32,7 @@ for (const file of readdirSync(dist, { recursive: true }).filter((name) => name.
 const modules = [];
 for (const name of ['simd', 'relaxed', 'relaxed-threads']) {
   for (const file of [`subbyte-${name}.wasm`, `subbyte-quantizer-${name}.wasm`]) {
-    const built = join(root, process.env.SUBBYTE_BUILD ?? 'build', name, file);
+    const built = join(root, process.env.SUBBYTE_BUILD ?? 'build', name === 'simd' ? 'relaxed' : name, file);  // one build makes both
     const copy = join(dist, file);
     if (existsSync(built)) copyFileSync(built, copy);
     else rmSync(copy, { force: true });
