@@ -33,9 +33,38 @@ check "no refused target exists" test ! -e "$work/none" -a ! -e "$work/none.part
 refuses "a full disk is a typed error" kWriteFailed bash -c "ulimit -f 2000; exec '$subbyte' quantize '$model' '$work/none' --bits 2 --tokens 512 --text '$text'"
 check "and leaves nothing" test ! -e "$work/none" -a ! -e "$work/none.partial"
 
+# A model of random weights: random_model FOLDER D F LAYERS. The roads that are long on the real model are the same on it.
+random_model() {
+  python3 - "$@" "$(dirname "$0")/../golden/tokenizers/llama2/tokenizer.json" <<'PY'
+import json, pathlib, random, shutil, struct, sys
+folder, (d, f, layers), tokenizer, v = pathlib.Path(sys.argv[1]), map(int, sys.argv[2:5]), sys.argv[5], 1200
+folder.mkdir()
+shutil.copy(tokenizer, folder / "tokenizer.json")
+(folder / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": d, "intermediate_size": f, "vocab_size": v,
+    "num_hidden_layers": layers, "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-6, "tie_word_embeddings": True}))
+shapes = {"model.embed_tokens.weight": (v, d), "model.norm.weight": (d,)}
+for i in range(layers):
+    shapes |= {f"model.layers.{i}.{name}.weight": shape for name, shape in {
+        "self_attn.q_proj": (d, d), "self_attn.k_proj": (d // 2, d), "self_attn.v_proj": (d // 2, d), "self_attn.o_proj": (d, d),
+        "mlp.gate_proj": (f, d), "mlp.up_proj": (f, d), "mlp.down_proj": (d, f), "input_layernorm": (d,), "post_attention_layernorm": (d,)}.items()}
+rng, head, data = random.Random(1), {}, b""
+exponent = 15 - (d.bit_length() + 1) // 2  # of float16: numbers of about 1/sqrt(D)
+sizes = bytes(exponent << 2 | b & 0x83 for b in range(256))  # sign and mantissa stay random
+for name, shape in shapes.items():
+    n = shape[0] * (shape[1] if len(shape) > 1 else 1)
+    numbers = bytearray(rng.randbytes(2 * n) if len(shape) > 1 else struct.pack("<e", 1.0) * n)
+    if len(shape) > 1: numbers[1::2] = numbers[1::2].translate(sizes)
+    head[name] = {"dtype": "F16", "shape": shape, "data_offsets": [len(data), len(data) + 2 * n]}
+    data += numbers
+text = json.dumps(head).encode()
+(folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+PY
+}
+
 # Interrupted at about a third, gone on with, compared with a run in one piece.
+random_model "$work/middle" 384 1024 8
 mkdir "$work/once" "$work/parts"
-quantise=("$subbyte" quantize "$model" --bits 2 --tokens 1024 --text "$text" --eval-windows 0)
+quantise=("$subbyte" quantize "$work/middle" --bits 2 --tokens 4096 --text "$text" --eval-windows 0)
 check "a run in one piece" "${quantise[@]}" "$work/once/model"
 "${quantise[@]}" "$work/parts/model" 2>"$work/bar" & pid=$!
 until grep -q "[3-9][0-9] %" "$work/bar" || ! kill -0 $pid 2>/dev/null; do sleep 0.1; done
@@ -71,29 +100,8 @@ for planes in base full; do
 done
 check "the two answers come from different weights" bash -c "! cmp -s '$work/base.run' '$work/full.run'"
 
-# Tuning, on a small model of random weights: its road is the same, and a step of the real one takes a minute.
-python3 - "$work/tiny" "$(dirname "$0")/../golden/tokenizers/llama2/tokenizer.json" <<'PY'
-import json, pathlib, random, shutil, struct, sys
-folder, tokenizer = pathlib.Path(sys.argv[1]), sys.argv[2]
-folder.mkdir()
-shutil.copy(tokenizer, folder / "tokenizer.json")
-d, f, v, layers = 64, 128, 1200, 2
-(folder / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": d, "intermediate_size": f, "vocab_size": v,
-    "num_hidden_layers": layers, "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-6, "tie_word_embeddings": True}))
-shapes = {"model.embed_tokens.weight": (v, d), "model.norm.weight": (d,)}
-for i in range(layers):
-    shapes |= {f"model.layers.{i}.{name}.weight": shape for name, shape in {
-        "self_attn.q_proj": (d, d), "self_attn.k_proj": (d // 2, d), "self_attn.v_proj": (d // 2, d), "self_attn.o_proj": (d, d),
-        "mlp.gate_proj": (f, d), "mlp.up_proj": (f, d), "mlp.down_proj": (d, f), "input_layernorm": (d,), "post_attention_layernorm": (d,)}.items()}
-rng, head, data = random.Random(1), {}, b""
-for name, shape in shapes.items():
-    n = shape[0] * (shape[1] if len(shape) > 1 else 1)
-    numbers = [1.0] * n if len(shape) == 1 else [rng.gauss(0, shape[1] ** -0.5) for _ in range(n)]
-    head[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + 4 * n]}
-    data += struct.pack(f"<{n}f", *numbers)
-text = json.dumps(head).encode()
-(folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
-PY
+# Tuning: a step of the real model takes a minute.
+random_model "$work/tiny" 64 128 2
 check "quantize --tune" "$subbyte" quantize "$work/tiny" "$work/tuned" --bits 2 --tune --tune-steps 2 --window 64 --tokens 2048 --text "$text" --json
 check "verify finds the tuned folder whole" "$subbyte" verify "$work/tuned"
 check "card and page say what tuning brought" python3 -c "
