@@ -1,6 +1,12 @@
 // What a user does on the page beyond asking: keys, files, settings, editing, a small screen; and what a screen reader hears.
 import assert from 'node:assert/strict';
 
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { geometries, writeRandomModel } from '../../bench/gpu/random_model.mjs';
 import { browserTest, modelUrl, withPage } from './support.mjs';
 
 const CAPITAL = 'What is the capital of France?';
@@ -176,3 +182,27 @@ browserTest('colours: as the system, light, dark; the choice is kept', { needsMo
     assert.equal(await paper(), dark);
   }),
 );
+
+browserTest('?profile: the GPU\'s kernels as a chart, after the first answer', { needsModel: false }, async (t) => {
+  const models = await mkdtemp(join(tmpdir(), 'subbyte-noise-'));
+  t.after(() => rm(models, { recursive: true }));
+  writeRandomModel(join(models, 'noise'), geometries.tiny, 2, join(dirname(fileURLToPath(import.meta.url)), '../golden/tokenizers/llama2/tokenizer.json'), 1);
+  await withPage(t, 'chromium', { server: { models }, browser: { gpu: true } }, async (page) => {
+    await page.open({ model: '/models/noise/', device: 'webgpu', prompt: 'Once', 'max-tokens': '4', profile: '' });
+    await page.ready();
+    const total = await page.until(() => document.querySelector('[data-testid="profile-total"]')?.textContent);
+    const [n, sum] = await page.evaluate(() => {
+      const numbers = [...document.querySelectorAll('[data-testid="profile-kernels"] tbody tr')].map((row) => [...row.cells].slice(1, 4).map((cell) => parseFloat(cell.textContent)));
+      return [numbers.reduce((all, [times]) => all + times, 0), numbers.reduce((all, [, , percent]) => all + percent, 0)];
+    });
+    assert.match(total, new RegExp(`^\\d.* a token in ${n} kernels\\.$`));
+    assert.ok(n >= 6 && Math.abs(sum - 100) < 1, `${n} kernels, ${sum} %`);
+    await page.click('profile-close');
+    assert.equal(await page.evaluate(() => document.querySelector('[data-testid="profile"]').open), false);
+    // It goes on answering, and the button behind the device does the same.
+    assert.ok(await page.answerTo('upon'));
+    await page.click('device');
+    await page.click('profile-button');
+    await page.until(() => document.querySelector('[data-testid="profile"]').open && document.querySelector('[data-testid="profile-total"]'));
+  });
+});

@@ -1,7 +1,8 @@
 // The page: loads a model, keeps one conversation with it, and says so when either fails.
 //
-// For tests and links: ?model=URL (or "none") &prompt=TEXT, temperature, top-p, max-tokens, seed, system, device, context, planes, wasm, threads. Every
-// element worth finding has a data-testid; <body data-state> is starting, loading, empty, ready, answering or failed.
+// For tests and links: ?model=URL (or "none") &prompt=TEXT, temperature, top-p, max-tokens, seed, system, device, context, planes, wasm, threads;
+// profile shows the GPU's kernels after the first answer. Every element worth finding has a data-testid; <body data-state> is starting, loading,
+// empty, ready, answering or failed.
 import { Engine, type EngineOptions, type FinishReason, type Message, type Model, type Progress, type Usage } from 'subbyte';
 
 import { lossOf, type Loss } from './card.ts';
@@ -274,6 +275,7 @@ class Chat {
     this.#setState('ready');
     this.#scroller.follow();
     // The whole answer at once: read out token by token it would be noise.
+    if (!trouble && this.#query.has('profile') && this.#kept.turns.length === 2) this.#strip.profile();
     if (!trouble) this.#say(ended === 'cancelled' ? 'Stopped.' : `Answer: ${this.#kept.turns.at(-1)?.content ?? ''}`);
   }
 

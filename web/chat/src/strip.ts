@@ -5,6 +5,7 @@ import type { Loss } from './card.ts';
 
 import { h, part, setText } from './dom.ts';
 import { bytes, count, duration, rate } from './format.ts';
+import { showProfile } from './profile.ts';
 
 const TAGS: [keyof MemoryReport['byTag'], string][] = [
   ['weights', 'Weights'],
@@ -86,7 +87,14 @@ export class Strip {
         ['Largest buffer', bytes(limits.buffer)],
         ['Beside it', `WebAssembly, ${BUILDS[here.build]}`],
       ]),
+      h('p', {}, h('button', { type: 'button', class: 'button is-small', 'data-testid': 'profile-button', onclick: () => this.profile() }, 'Time its kernels')),
     );
+  }
+
+  /** What the last token's kernels took, where the model is on a GPU. */
+  profile(): void {
+    part('device-details').hidePopover();
+    if (this.#model?.info.device === 'webgpu') void showProfile(this.#model);
   }
 
   /** The GPU was lost in the middle of an answer, or the model is whole again. */

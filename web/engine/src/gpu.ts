@@ -1,6 +1,7 @@
 // The GPU as the core sees it (core/device/webgpu/gpu.h), served over WebGPU: numbered objects, and lists of commands of which each becomes
 // one submission. Nothing waits: a read that has not come yet is asked for again after answered().
 import { failure, reasonOf } from './errors.ts';
+import type { StepTime } from './types.ts';
 
 /** A page's navigator.gpu, or Node's. Throws what says why there is none. */
 export type FindGpu = () => Promise<GPU>;
@@ -15,7 +16,9 @@ const QUERY_RESOLVE = 0x200;
 const USES = [0x80, 0x40]; // GpuUse: storage, uniform
 const MAP_MODE_READ = 0x1;
 
-const PROFILE_REPEATS = 200;
+const PROFILE_LEAST = 4; // times that a step runs between two timestamps
+const PROFILE_MOST = 200;
+const PROFILE_US = 20_000; // that all of them may take
 
 const DISPATCH = 1;
 const COPY = 2;
@@ -56,14 +59,6 @@ interface Read {
   state: 'free' | 'pending' | 'come' | 'failed';
   buffer: GPUBuffer;
   nBytes: number;
-}
-
-/** A step of the last run: how often it has such, and what one takes after the other, alone. */
-export interface StepTime {
-  kernel: string;
-  groups: [number, number, number];
-  n: number;
-  us: number;
 }
 
 interface Opened {
@@ -182,19 +177,21 @@ export class Gpu {
     const resolved = device.createBuffer({ size, usage: QUERY_RESOLVE | COPY_SRC });
     const come = device.createBuffer({ size, usage: MAP_READ | COPY_DST });
     for (const step of steps.values()) {
-      for (let turn = 0; turn < 2; ++turn) { // the first warms up
+      let nTimes = PROFILE_LEAST;
+      for (let turn = 0; turn < 2; ++turn) { // the first warms up, and says how often is not too long
         const encoder = device.createCommandEncoder();
         const pass = encoder.beginComputePass({ timestampWrites: { querySet: set, beginningOfPassWriteIndex: 0, endOfPassWriteIndex: 1 } });
         pass.setPipeline(this.#pipelines.get(step.pipeline));
         pass.setBindGroup(0, this.#binds.get(step.bind));
-        for (let i = 0; i < PROFILE_REPEATS; ++i) pass.dispatchWorkgroups(...step.groups);
+        for (let i = 0; i < nTimes; ++i) pass.dispatchWorkgroups(...step.groups);
         pass.end();
         encoder.resolveQuerySet(set, 0, 2, resolved, 0);
         encoder.copyBufferToBuffer(resolved, 0, come, 0, size);
         device.queue.submit([encoder.finish()]);
         await come.mapAsync(MAP_MODE_READ);
         const [begin, end] = new BigUint64Array(come.getMappedRange()) as unknown as [bigint, bigint];
-        step.us = Number(end - begin) / 1000 / PROFILE_REPEATS;
+        step.us = Number(end - begin) / 1000 / nTimes;
+        nTimes = Math.max(PROFILE_LEAST, Math.min(PROFILE_MOST, Math.ceil(PROFILE_US / Math.max(step.us, 0.1))));
         come.unmap();
       }
     }

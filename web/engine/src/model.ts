@@ -3,9 +3,8 @@ import { AnswerStream, camelKeys } from './answer.ts';
 import type { Client } from './client.ts';
 import { failure } from './errors.ts';
 import { generateOptionNames } from './generated/options.ts';
-import type { StepTime } from './gpu.ts';
 import type { Call, Dropped } from './messages.ts';
-import type { DeviceEvent, GenerateOptions, GoldenReport, MemoryReport, Message, ModelInfo, Progress } from './types.ts';
+import type { DeviceEvent, GenerateOptions, GoldenReport, MemoryReport, Message, ModelInfo, Progress, StepTime } from './types.ts';
 
 /** Options under their JavaScript names → JSON under the core's; what is undefined is left out, what is unknown goes through, so that
  * the core can name the nearest one. */

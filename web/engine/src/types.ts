@@ -48,6 +48,14 @@ export interface GpuInfo {
   limits: { buffer: number; binding: number; workgroup: number; groups: number };
 }
 
+/** A step of the last run: how often it has such, and what one takes after the other, alone. */
+export interface StepTime {
+  kernel: string;
+  groups: [number, number, number];
+  n: number;
+  us: number;
+}
+
 export interface Progress {
   /** 'index' reads what is in the file, then 'tokenizer', 'weights' and at last 'ready'; then 'refinement', behind the model that answers
    * already, and 'ready' once more. */

@@ -1,0 +1,64 @@
+// Where a token's time on the GPU goes: a bar a kernel. Behind the device's details, and with ?profile after the first answer.
+import type { Model, StepTime } from 'subbyte';
+
+import { h, part } from './dom.ts';
+import { count } from './format.ts';
+import { troubleOf } from './trouble.ts';
+
+const MOST_BARS = 14; // what is left shares one
+
+interface Bar {
+  name: string;
+  nTimes: number;
+  us: number; // all times together
+}
+
+/** Times the last token's kernels and shows them. The model's conversation is computed anew with the next question. */
+export async function showProfile(model: Model): Promise<void> {
+  const dialog = part<HTMLDialogElement>('profile');
+  const body = part('profile-body');
+  body.replaceChildren(h('p', { class: 'quiet', role: 'status' }, 'Each kernel of the last token runs many times between two timestamps.'));
+  if (!dialog.open) dialog.showModal();
+  try {
+    body.replaceChildren(...chart(await model.profile()));
+  } catch (error) {
+    const { message, hint } = troubleOf(error);
+    body.replaceChildren(h('p', { 'data-testid': 'profile-trouble' }, `${message}. ${hint}`));
+  }
+}
+
+function chart(steps: StepTime[]): HTMLElement[] {
+  if (!steps.length) return [h('p', { 'data-testid': 'profile-trouble' }, 'Nothing has run on the GPU yet: ask something first.')];
+  const bars = barsOf(steps);
+  const [us, nTimes] = [sum(bars.map((bar) => bar.us)), sum(bars.map((bar) => bar.nTimes))];
+  const most = Math.max(...bars.map((bar) => bar.us));
+  const rows = bars.map((bar) => {
+    const mark = h('span', { class: 'share', 'aria-hidden': 'true' });
+    mark.style.setProperty('--share', String(bar.us / most));
+    return h('tr', {}, h('th', { scope: 'row' }, bar.name.replaceAll('_', ' ')), h('td', {}, count(bar.nTimes)), h('td', {}, micros(bar.us / bar.nTimes)), h('td', {}, `${((100 * bar.us) / us).toFixed(1)} %`), h('td', { class: 'share-cell' }, mark));
+  });
+  const head = ['Kernel', 'Times', 'Each', 'Of all', ''].map((name) => h('th', { scope: 'col' }, name));
+  return [
+    h('p', { 'data-testid': 'profile-total' }, `${micros(us)} a token in ${count(nTimes)} kernels.`),
+    h('div', { class: 'wide' }, h('table', { 'data-testid': 'profile-kernels' }, h('thead', {}, h('tr', {}, ...head)), h('tbody', {}, ...rows))),
+    h('p', { class: 'quiet' }, 'Alone and over and over, with small weights from the GPU\'s cache: what a kernel can do, not what it waits for.'),
+  ];
+}
+
+/** One a kernel, whatever its size; the costliest first. */
+function barsOf(steps: StepTime[]): Bar[] {
+  const named = new Map<string, Bar>();
+  for (const { kernel, n, us } of steps) {
+    const bar = named.get(kernel) ?? { name: kernel, nTimes: 0, us: 0 };
+    bar.nTimes += n;
+    bar.us += n * us;
+    named.set(kernel, bar);
+  }
+  const bars = [...named.values()].sort((a, b) => b.us - a.us);
+  const rest = bars.splice(MOST_BARS);
+  return rest.length ? [...bars, { name: `${rest.length} more`, nTimes: sum(rest.map((bar) => bar.nTimes)), us: sum(rest.map((bar) => bar.us)) }] : bars;
+}
+
+const sum = (numbers: number[]) => numbers.reduce((a, b) => a + b, 0);
+
+const micros = (us: number) => (us < 1000 ? `${us.toFixed(us < 10 ? 1 : 0)} µs` : `${(us / 1000).toFixed(2)} ms`);
