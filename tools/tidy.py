@@ -36,6 +36,7 @@ def includes_of(build: pathlib.Path) -> dict:
     return objects
 
 
+@functools.lru_cache(maxsize=None)
 def sources_of(unit: pathlib.Path) -> list:
     """The sources that a unit of the build compiles together (CMake's unity files include them), or the one that it is."""
     if unit.parent.name != "Unity":
@@ -55,19 +56,19 @@ def main() -> int:
     version = subprocess.run([TIDY, "--version"], capture_output=True, text=True, check=True).stdout
     checks = [version] + [digest(f) for f in sorted([ROOT / ".clang-tidy", *ROOT.glob("core/**/.clang-tidy")])]
     CACHE.mkdir(parents=True, exist_ok=True)
-    units = {}  # by file: kernels are compiled once for each instruction set, and looked at once
-    for command in json.loads((build / "compile_commands.json").read_text()):
-        unit = pathlib.Path(command["file"]).resolve()
+    commands, unseen = {}, set(names)  # by unit: kernels are compiled once for each instruction set, and looked at once
+    for entry in json.loads((build / "compile_commands.json").read_text()):
+        unit = pathlib.Path(entry["file"]).resolve()
         if names.intersection(sources_of(unit)):
-            units[unit] = command
-    unseen = names.difference(*(sources_of(unit) for unit in units))
+            commands[unit] = entry["command"]
+            unseen.difference_update(sources_of(unit))
     if unseen:
         print("not in this build:", *sorted(map(str, unseen)))
 
     def look(unit: pathlib.Path) -> bool:
-        command = units[unit]["command"]
+        command = commands[unit]
         words = shlex.split(command)
-        seen = [f"{f.name} {digest(f)}" for f in sorted(includes[words[words.index("-o") + 1]]) if f.suffix != ".pch"]
+        seen = [f"{f.name} {digest(f)}" for f in sorted(includes[words[words.index("-o") + 1]])]
         key = hashlib.sha256("\n".join([*checks, command.replace(str(ROOT), "."), *seen]).encode()).hexdigest()
         if (CACHE / key).exists():
             return True
@@ -79,7 +80,7 @@ def main() -> int:
         return run.returncode == 0
 
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        good = list(pool.map(look, units))
+        good = list(pool.map(look, commands))
     print(f"clang-tidy: {sum(good)} of {len(good)} units ({len(names) - len(unseen)} files) are clean")
     return 0 if all(good) and not unseen else 1
 

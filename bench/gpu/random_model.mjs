@@ -14,6 +14,7 @@ export const geometries = {
   tiny: { hidden_size: 192, intermediate_size: 640, num_hidden_layers: 2, num_attention_heads: 3, num_key_value_heads: 1, vocab_size: 1600 },
   '135m': { hidden_size: 576, intermediate_size: 1536, num_hidden_layers: 30, num_attention_heads: 9, num_key_value_heads: 3, vocab_size: 32000 },
 };
+const TOKENIZER = join(dirname(fileURLToPath(import.meta.url)), '../../tests/golden/tokenizers/llama2/tokenizer.json');
 const TAPS = { 2: 6, 3: 4, 4: 3 };
 
 const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex');
@@ -54,7 +55,7 @@ function matrix(name, n, k, bits) {
 const gain = (name, n) => ({ name, dtype: 'F32', shape: [n], bytes: new Uint8Array(new Float32Array(n).fill(1).buffer) });
 
 /** Writes the folder; returns the bytes of its planes. */
-export function writeRandomModel(folder, geometry, bits, tokenizer, nLayers = geometry.num_hidden_layers) {
+export function writeRandomModel(folder, geometry, bits, nLayers = geometry.num_hidden_layers) {
   const config = { model_type: 'llama', architectures: ['LlamaForCausalLM'], ...geometry, num_hidden_layers: nLayers, rms_norm_eps: 1e-5, rope_theta: 10000,
     max_position_embeddings: 8192, tie_word_embeddings: false, bos_token_id: 1, eos_token_id: 2, quantization_config: { quant_method: 'subbyte', version: 1 } };
   const { hidden_size: d, intermediate_size: f, num_attention_heads: heads, num_key_value_heads: kvHeads, vocab_size: v } = config;
@@ -115,7 +116,7 @@ export function writeRandomModel(folder, geometry, bits, tokenizer, nLayers = ge
   writeFileSync(join(folder, 'subbyte.index.json'), `${body},"index_sha256":"${sha256(body)}"}`);
   writeFileSync(join(folder, 'config.json'), JSON.stringify(config));
   // A small tokenizer, its vocabulary filled up with words that no text has.
-  const words = JSON.parse(readFileSync(tokenizer, 'utf8'));
+  const words = JSON.parse(readFileSync(TOKENIZER, 'utf8'));
   for (let id = Object.keys(words.model.vocab).length; id < v; ++id) words.model.vocab[`\ue000${id}`] = id;
   writeFileSync(join(folder, 'tokenizer.json'), JSON.stringify(words));
   return planeBytes;
@@ -128,7 +129,6 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
     process.stderr.write(`usage: random_model.mjs ${Object.keys(geometries).join('|')} FOLDER [--bits 2|3|4] [--layers N]\n`);
     process.exit(2);
   }
-  const tokenizer = join(dirname(fileURLToPath(import.meta.url)), '../../tests/golden/tokenizers/llama2/tokenizer.json');
   const layers = values.layers ? Number(values.layers) : undefined;
-  process.stdout.write(`${writeRandomModel(folder, geometries[name], Number(values.bits), tokenizer, layers)} bytes of planes\n`);
+  process.stdout.write(`${writeRandomModel(folder, geometries[name], Number(values.bits), layers)} bytes of planes\n`);
 }

@@ -264,8 +264,27 @@ void Correction::apply(int64_t first, int64_t n, float* weights) const {
   kernels.axpy(1, y.data(), weights, n * k);
 }
 
-void encode(const RotatedMatrix& m, Booked<float>& target, const PlaneCode& code, std::span<const uint16_t> column_scale, const Team& team,
-            EncodeWork& work, EncodedSet& out) {
+namespace {
+
+/// Threads that work on one matrix together: every one of them calls the function with its own number.
+struct Team {
+  int thread = 0, n_threads = 1;
+  SpinBarrier* barrier = nullptr;  // of n_threads; unused when alone
+  void meet() const {
+    if (n_threads > 1) barrier->wait();
+  }
+};
+
+/// Working memory of one encode(), shared by its team. Sums lie by segment, so that they do not depend on the number of threads.
+struct EncodeWork {
+  std::vector<float> row_scale;              // of the rows while they were encoded, before the refit [N]
+  std::vector<double> column_squares;        // [2][segments]
+  std::vector<double> error, power, n_live;  // [segments]
+};
+
+/// One thread's part of encode(). Leaves E in `target`: row i in units of work.row_scale[i]. `out` and `work` are set up by thread 0.
+void encode_share(const RotatedMatrix& m, Booked<float>& target, const PlaneCode& code, std::span<const uint16_t> column_scale,
+                  const Team& team, EncodeWork& work, EncodedSet& out) {
   const int64_t n = m.n_rows, k = m.n_columns, n_words = k / 32, n_segments = n / m.segment;
   const QuantizeKernels& kernels = quantize_kernels();
   if (team.thread == 0) {
@@ -441,17 +460,25 @@ void encode(const RotatedMatrix& m, Booked<float>& target, const PlaneCode& code
   team.meet();
 }
 
+}  // namespace
+
+EncodedSet encode(const RotatedMatrix& m, Booked<float> target, const PlaneCode& code, ThreadPool& pool,
+                  std::span<const uint16_t> column_scale) {
+  EncodedSet out;
+  EncodeWork work;
+  SpinBarrier barrier(pool.size());
+  pool.run([&](int thread) { encode_share(m, target, code, column_scale, {thread, pool.size(), &barrier}, work, out); });
+  return out;
+}
+
 bool encode_in_parts(const RowSource& source, int64_t n, int64_t k, uint64_t seed, Booked<float> moment, const PlaneCode& code,
                      PartRows rows, ThreadPool& pool, RotatedMatrix& m, EncodedSet& out) {
   m = {};
   m.shape(n, k, seed);
   const int64_t n_rows = m.n_rows, segment = m.segment, n_segments = n_rows / segment;
   if (!m.take_moment(std::move(moment), k, pool)) return false;
-  EncodeWork work;
-  SpinBarrier barrier(pool.size());
   // `count` segments: number i is the matrix's at(i).
-  auto encode_segments = [&](int64_t count, const std::function<int64_t(int64_t)>& at, std::span<const uint16_t> column_scale,
-                             EncodedSet& set) {
+  auto encode_segments = [&](int64_t count, const std::function<int64_t(int64_t)>& at, std::span<const uint16_t> column_scale) {
     m.n_rows = count * segment;
     m.take_rows(
         [&](int64_t first, int64_t n_wanted, float* to) {
@@ -461,11 +488,10 @@ bool encode_in_parts(const RowSource& source, int64_t n, int64_t k, uint64_t see
           std::fill(to + n_there * k, to + n_wanted * k, 0.0f);
         },
         m.n_rows, k, pool);
-    pool.run([&](int thread) { encode(m, m.weights, code, column_scale, {thread, pool.size(), &barrier}, work, set); });
+    return encode(m, std::move(m.weights), code, pool, column_scale);
   };
-  EncodedSet sample;
   const int64_t n_sample = std::min(n_segments, std::max<int64_t>(1, rows.sample / segment));
-  encode_segments(n_sample, [&](int64_t i) { return i * n_segments / n_sample; }, {}, sample);
+  const EncodedSet sample = encode_segments(n_sample, [&](int64_t i) { return i * n_segments / n_sample; }, {});
 
   out = {};
   out.code = code;
@@ -473,15 +499,14 @@ bool encode_in_parts(const RowSource& source, int64_t n, int64_t k, uint64_t see
   out.words.reserve(size_t(n_rows * code.n_planes * (m.n_columns / 32)));
   const int64_t n_part = std::max<int64_t>(1, rows.part / segment);
   for (int64_t begin = 0; begin < n_segments; begin += n_part) {
-    EncodedSet part;
-    encode_segments(std::min(n_part, n_segments - begin), [&](int64_t i) { return begin + i; }, sample.column_scale, part);
+    const EncodedSet part =
+        encode_segments(std::min(n_part, n_segments - begin), [&](int64_t i) { return begin + i; }, sample.column_scale);
     out.words.insert(out.words.end(), part.words.begin(), part.words.end());
     out.row_scale.insert(out.row_scale.end(), part.row_scale.begin(), part.row_scale.end());
     out.error += part.error;
     out.power += part.power;
   }
   m.n_rows = n_rows;
-  m.weights = {};
   return true;
 }
 

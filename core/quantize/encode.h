@@ -14,15 +14,6 @@
 
 namespace sb {
 
-/// Threads that work on one matrix together: every one of them calls the function with its own number.
-struct Team {
-  int thread = 0, n_threads = 1;
-  SpinBarrier* barrier = nullptr;  // of n_threads; unused when alone
-  void meet() const {
-    if (n_threads > 1) barrier->wait();
-  }
-};
-
 /// Gives rows [first, first + n) of a matrix as the model has it, [n, K]; several threads ask at once.
 using RowSource = std::function<void(int64_t first, int64_t n, float* to)>;
 
@@ -59,18 +50,10 @@ struct EncodedSet {
   uint64_t n_bytes() const { return words.size() * 4 + row_scale.size() * 2 + column_scale.size() * 2; }
 };
 
-/// Working memory of one encode(), shared by its team. Sums lie by segment, so that they do not depend on the number of threads.
-struct EncodeWork {
-  std::vector<float> row_scale;              // of the rows while they were encoded, before the refit [N]
-  std::vector<double> column_squares;        // [2][segments]
-  std::vector<double> error, power, n_live;  // [segments]
-};
-
-/// Encodes `target` [K][N], m.weights or what a base set left over of them, and leaves E there: row i in units of work.row_scale[i].
-/// Column scales are found on the way, or are those given (float16 [K]).
-/// Called by every thread of the team with the same arguments; `out` and `work` are set up by thread 0.
-void encode(const RotatedMatrix& m, Booked<float>& target, const PlaneCode& code, std::span<const uint16_t> column_scale, const Team& team,
-            EncodeWork& work, EncodedSet& out);
+/// Encodes `target` [K][N], m.weights or what a base set left over of them, which is used up. Column scales are found on the way, or are
+/// those given (float16 [K]).
+EncodedSet encode(const RotatedMatrix& m, Booked<float> target, const PlaneCode& code, ThreadPool& pool,
+                  std::span<const uint16_t> column_scale = {});
 
 /// Rows of a matrix that lie there as floats when it is encoded in parts, and of the sample that its column scales come from.
 struct PartRows {

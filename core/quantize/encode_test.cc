@@ -74,12 +74,8 @@ RotatedMatrix rotated(const std::vector<float>& w, int64_t n, int64_t k, const s
 }
 
 EncodedSet encode_with(int n_threads, const RotatedMatrix& m, Booked<float> target, const PlaneCode& code) {
-  EncodedSet out;
-  EncodeWork work;
   ThreadPool pool(n_threads);
-  SpinBarrier barrier(pool.size());
-  pool.run([&](int thread) { encode(m, target, code, {}, {thread, pool.size(), &barrier}, work, out); });
-  return out;
+  return encode(m, std::move(target), code, pool);
 }
 
 // The encoder against the golden proxies: equal within 3 %, by the definition in double.

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <optional>
 
+#include "base/hash.h"
 #include "base/host.h"
 #include "formats/decode.h"
 #include "io/folder_index.h"
@@ -85,11 +86,8 @@ void add_moments(const GroupPlan& group, std::span<const float> exact_input, std
   moments.add_stream(lost, group.rows(), input, k, pool);
 }
 
-uint64_t seed_of(uint64_t seed, const std::string& name) {
-  uint64_t hash = 0xCBF29CE484222325u ^ seed;  // FNV-1a: the rotation of a matrix depends on its name, not on the order of work
-  for (unsigned char c : name) hash = (hash ^ c) * 0x100000001B3u;
-  return hash;
-}
+/// The rotation of a matrix depends on its name, not on the order of work.
+uint64_t seed_of(uint64_t seed, const std::string& name) { return hash_of(name, kHashBegin ^ seed); }
 
 /// Embeddings and heads, which alone are much taller than they are wide, and meet neither a correction nor a refinement.
 bool is_in_parts(const GroupPlan& group) { return (group.is_embedding || group.is_head) && group.rows() > PartRows{}.part; }
@@ -360,28 +358,23 @@ Result<std::shared_ptr<FinishedGroup>> Quantizer::encode_group(const GroupPlan& 
       of.stream = {};
       return m.take_moment(std::move(of.own), k, pool_);
     };
-    EncodeWork work;
-    SpinBarrier barrier(pool_.size());
-    auto encode_as = [&](const std::string& format, Booked<float> target, EncodedSet& set) {
-      const PlaneCode& code = plane_format(format)->code;
-      pool_.run([&](int thread) { encode(m, target, code, {}, {thread, pool_.size(), &barrier}, work, set); });
-    };
-    bool is_usable;
+    const PlaneCode& code = plane_format(out.format)->code;
     if (is_in_parts(group)) {
       const auto source = [&](int64_t first, int64_t count, float* to) { rows.get(first, count, to); };
-      is_usable =
-          encode_in_parts(source, group.rows(), k, seed, std::move(moments[0].own), plane_format(out.format)->code, {}, pool_, m, out.base);
+      const bool is_usable = encode_in_parts(source, group.rows(), k, seed, std::move(moments[0].own), code, {}, pool_, m, out.base);
+      SB_OK(rows.status());
+      if (!is_usable) return failed();
     } else {
-      is_usable = take(moments[0]);
+      const bool is_usable = take(moments[0]);
+      SB_OK(rows.status());
+      if (!is_usable) return failed();
+      out.base = encode(m, std::move(m.weights), code, pool_);
     }
-    SB_OK(rows.status());
-    if (!is_usable) return failed();
-    if (out.base.words.empty()) encode_as(out.format, std::move(m.weights), out.base);
     if (!out.refine.empty()) {
       // What makes up for the losses of base and refinement together is not what made up for the base's: W' is made anew.
       if (!take(moments[1])) return failed();
       subtract(m, out.base, m.weights, pool_);
-      encode_as(out.refine, std::move(m.weights), out.refinement);
+      out.refinement = encode(m, std::move(m.weights), plane_format(out.refine)->code, pool_);
     }
     out.signs = std::move(m.signs);
     out.matrix = out.base_matrix = {m.n_rows, m.n_columns, m.segment, m.hadamard_block, nullptr, 1, 1, {}};

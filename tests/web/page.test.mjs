@@ -3,8 +3,7 @@ import assert from 'node:assert/strict';
 
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 
 import { geometries, writeRandomModel } from '../../bench/gpu/random_model.mjs';
 import { browserTest, modelUrl, withPage } from './support.mjs';
@@ -186,7 +185,7 @@ browserTest('colours: as the system, light, dark; the choice is kept', { needsMo
 browserTest('?profile: the GPU\'s kernels as a chart, after the first answer', { needsModel: false }, async (t) => {
   const models = await mkdtemp(join(tmpdir(), 'subbyte-noise-'));
   t.after(() => rm(models, { recursive: true }));
-  writeRandomModel(join(models, 'noise'), geometries.tiny, 2, join(dirname(fileURLToPath(import.meta.url)), '../golden/tokenizers/llama2/tokenizer.json'), 1);
+  writeRandomModel(join(models, 'noise'), geometries.tiny, 2, 1);
   await withPage(t, 'chromium', { server: { models }, browser: { gpu: true } }, async (page) => {
     await page.open({ model: '/models/noise/', device: 'webgpu', prompt: 'Once', 'max-tokens': '4', profile: '' });
     await page.ready();

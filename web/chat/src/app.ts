@@ -274,8 +274,8 @@ class Chat {
     this.#save();
     this.#setState('ready');
     this.#scroller.follow();
-    // The whole answer at once: read out token by token it would be noise.
     if (!trouble && this.#query.has('profile') && this.#kept.turns.length === 2) this.#strip.profile();
+    // The whole answer at once: read out token by token it would be noise.
     if (!trouble) this.#say(ended === 'cancelled' ? 'Stopped.' : `Answer: ${this.#kept.turns.at(-1)?.content ?? ''}`);
   }
 

@@ -40,6 +40,13 @@ export function part<T extends HTMLElement = HTMLElement>(testId: string): T {
   return found;
 }
 
+/** A bar that is filled to `share`, 0 … 1; the number beside it says the same. */
+export function shareBar(share: number): HTMLElement {
+  const bar = h('span', { class: 'share', 'aria-hidden': 'true' });
+  bar.style.setProperty('--share', String(share));
+  return bar;
+}
+
 export function setText(element: HTMLElement, text: string): void {
   if (element.textContent !== text) element.textContent = text;
 }

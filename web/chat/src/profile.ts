@@ -1,7 +1,7 @@
 // Where a token's time on the GPU goes: a bar a kernel. Behind the device's details, and with ?profile after the first answer.
 import type { Model, StepTime } from 'subbyte';
 
-import { h, part } from './dom.ts';
+import { h, part, shareBar } from './dom.ts';
 import { count } from './format.ts';
 import { troubleOf } from './trouble.ts';
 
@@ -33,9 +33,8 @@ function chart(steps: StepTime[]): HTMLElement[] {
   const [us, nTimes] = [sum(bars.map((bar) => bar.us)), sum(bars.map((bar) => bar.nTimes))];
   const most = Math.max(...bars.map((bar) => bar.us));
   const rows = bars.map((bar) => {
-    const mark = h('span', { class: 'share', 'aria-hidden': 'true' });
-    mark.style.setProperty('--share', String(bar.us / most));
-    return h('tr', {}, h('th', { scope: 'row' }, bar.name.replaceAll('_', ' ')), h('td', {}, count(bar.nTimes)), h('td', {}, micros(bar.us / bar.nTimes)), h('td', {}, `${((100 * bar.us) / us).toFixed(1)} %`), h('td', { class: 'share-cell' }, mark));
+    const cells = [count(bar.nTimes), micros(bar.us / bar.nTimes), `${((100 * bar.us) / us).toFixed(1)} %`].map((text) => h('td', {}, text));
+    return h('tr', {}, h('th', { scope: 'row' }, bar.name.replaceAll('_', ' ')), ...cells, h('td', { class: 'share-cell' }, shareBar(bar.us / most)));
   });
   const head = ['Kernel', 'Times', 'Each', 'Of all', ''].map((name) => h('th', { scope: 'col' }, name));
   return [

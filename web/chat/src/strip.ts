@@ -3,7 +3,7 @@ import type { Capabilities, DeviceEvent, GpuInfo, MemoryReport, Model, Usage } f
 
 import type { Loss } from './card.ts';
 
-import { h, part, setText } from './dom.ts';
+import { h, part, setText, shareBar } from './dom.ts';
 import { bytes, count, duration, rate } from './format.ts';
 import { showProfile } from './profile.ts';
 
@@ -213,11 +213,9 @@ export class Strip {
     const total = Math.max(memory.current, 1);
     const rows = TAGS.map(([tag, name]) => {
       const books = memory.byTag[tag];
-      const bar = h('span', { class: 'share', 'aria-hidden': 'true' });
-      bar.style.setProperty('--share', String((books?.current ?? 0) / total));
       const there = memory.gpu.byTag[tag].current;
       const where = memory.gpu.current ? [h('td', {}, there ? `${bytes(there)} on the GPU` : '')] : [];
-      return h('tr', { 'data-tag': tag }, h('th', { scope: 'row' }, name), h('td', {}, bytes(books?.current ?? 0)), ...where, h('td', { class: 'share-cell' }, bar));
+      return h('tr', { 'data-tag': tag }, h('th', { scope: 'row' }, name), h('td', {}, bytes(books?.current ?? 0)), ...where, h('td', { class: 'share-cell' }, shareBar((books?.current ?? 0) / total)));
     });
     part('memory-details').replaceChildren(
       h('h2', {}, 'Memory'),
