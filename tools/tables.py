@@ -23,14 +23,18 @@ def quoted(text: str) -> str:
     return json.dumps(text)
 
 
+def flag(row: dict, name: str) -> str:
+    return str(row.get(name, False)).lower()
+
+
 def cpp(out: pathlib.Path) -> None:
     # The core touches no storage: what only the web package can run into is no code of its.
     errors = [row for row in json.loads((DATA / "errors.json").read_text()) if not row.get("web_only")]
     write(out / "error_codes.h", NOTE + "#pragma once\n#include <cstddef>\nnamespace sb {\n"
           "enum class Code {\n" + "".join(f"  {row['code']},\n" for row in errors) + "};\n"
-          "struct ErrorRow { const char* name; const char* message; const char* hint; bool retryable; };\n"
+          "struct ErrorRow { const char* name; const char* message; const char* hint; bool retryable, of_device; };\n"
           "inline constexpr ErrorRow kErrorRows[] = {\n"
-          + "".join(f"  {{{quoted(r['code'])}, {quoted(r['message'])}, {quoted(r['hint'])}, {str(r['retryable']).lower()}}},\n" for r in errors)
+          + "".join(f"  {{{quoted(r['code'])}, {quoted(r['message'])}, {quoted(r['hint'])}, {flag(r, 'retryable')}, {flag(r, 'of_device')}}},\n" for r in errors)
           + "};\ninline const ErrorRow& error_row(Code code) { return kErrorRows[size_t(code)]; }\n}  // namespace sb\n")
 
     options = json.loads((DATA / "options.json").read_text())
@@ -78,9 +82,9 @@ def camel(name: str) -> str:
 def ts(out: pathlib.Path) -> None:
     errors = json.loads((DATA / "errors.json").read_text())
     text = NOTE + "export type ErrorCode =\n" + "".join(f"  | {quoted(r['code'])}\n" for r in errors) + ";\n"
-    text += "export interface ErrorRow { message: string; hint: string; retryable: boolean }\n"
+    text += "export interface ErrorRow { message: string; hint: string; retryable: boolean; ofDevice: boolean }\n"
     text += "export const errorRows: Record<ErrorCode, ErrorRow> = {\n"
-    text += "".join(f"  {r['code']}: {{ message: {quoted(r['message'])}, hint: {quoted(r['hint'])}, retryable: {str(r['retryable']).lower()} }},\n" for r in errors)
+    text += "".join(f"  {r['code']}: {{ message: {quoted(r['message'])}, hint: {quoted(r['hint'])}, retryable: {flag(r, 'retryable')}, ofDevice: {flag(r, 'of_device')} }},\n" for r in errors)
     write(out / "errors.ts", text + "};\n")
 
     types = {"int": "number", "number": "number", "bool": "boolean", "string": "string", "strings": "string[]"}

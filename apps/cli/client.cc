@@ -57,20 +57,12 @@ void pull(sb_load* load, Files& files, const std::function<void(const Json& prog
   }
 }
 
-/// Whether a load that failed with this may succeed on another device.
-bool is_of_device(const Failure& failure) {
-  for (const char* code : {"kDeviceLost", "kDeviceFailed", "kDeviceWrong", "kDeviceMissing", "kMemoryExhausted", "kOpUnsupported"}) {
-    if (failure.code == code) return true;
-  }
-  return false;
-}
-
 }  // namespace
 
 void fail_with_last_error() {
   const char* text = sb_error();
   const Json j = text ? Json::parse(text) : Json::object();
-  throw Failure{j.value("code", "kInternal"), j.value("message", "unknown error"), j.value("hint", "")};
+  throw Failure{j.value("code", "kInternal"), j.value("message", "unknown error"), j.value("hint", ""), j.value("of_device", false)};
 }
 
 std::string read_file(const std::string& path) {
@@ -136,7 +128,7 @@ Model load_model(sb_engine* engine, const std::string& path, const Json& options
       return model;
     } catch (const Failure& failure) {
       if (failure.code == "kDeviceLost" && sb_engine_reopen(engine) == SB_STEP_DONE) continue;
-      if (!is_of_device(failure) || !checked(sb_engine_fall_back(engine, failure.message.c_str()))) throw;
+      if (!failure.of_device || !checked(sb_engine_fall_back(engine, failure.message.c_str()))) throw;
       std::fprintf(stderr, "subbyte: %s; it runs on the CPU\n", failure.message.c_str());
     }
   }

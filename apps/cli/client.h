@@ -16,6 +16,7 @@ using Json = nlohmann::ordered_json;
 /// An error of the engine or of the command line; main() prints it and exits with 1.
 struct Failure {
   std::string code, message, hint;
+  bool of_device = false;  // it may succeed on another device
 };
 /// Throws what sb_error() says.
 [[noreturn]] void fail_with_last_error();

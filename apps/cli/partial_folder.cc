@@ -110,17 +110,57 @@ PartialFolder::~PartialFolder() {
   }
 }
 
+namespace {
+
+/// All of the bytes by pread or pwrite; otherwise false and errno.
+template <class Move, class Byte>
+bool move_all(Move move, int file, uint64_t offset, Byte* bytes, uint64_t n_bytes) {
+  for (uint64_t done = 0; done < n_bytes;) {
+    const ssize_t n = move(file, bytes + done, n_bytes - done, off_t(offset + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n == 0) errno = EIO;  // a file that ends early
+    if (n <= 0) return false;
+    done += uint64_t(n);
+  }
+  return true;
+}
+bool write_all(int file, uint64_t offset, const void* bytes, uint64_t n_bytes) {
+  return move_all(::pwrite, file, offset, static_cast<const char*>(bytes), n_bytes);
+}
+
+}  // namespace
+
 void PartialFolder::write(const std::string& file_name, uint64_t offset, const void* data, uint64_t n_bytes) {
   const std::string name = file_name == kCheckpoint ? kNewCheckpoint : file_name;
   Descriptor& file = files_[name];
   if (file.number < 0) file.number = ::open((path_ / name).c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
   if (file.number < 0) fail(path_ / name, std::strerror(errno));
-  for (uint64_t done = 0; done < n_bytes;) {
-    const ssize_t n = ::pwrite(file.number, static_cast<const char*>(data) + done, n_bytes - done, off_t(offset + done));
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) fail(path_ / name, std::strerror(errno));
-    done += uint64_t(n);
-  }
+  if (!write_all(file.number, offset, data, n_bytes)) fail(path_ / name, std::strerror(errno));
+}
+
+sb_scratch PartialFolder::scratch() {
+  const fs::path path = path_ / "scratch";
+  scratch_.number = ::open(path.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+  if (scratch_.number < 0) fail(path, std::strerror(errno));
+  ::unlink(path.c_str());
+  // What went wrong is told by check_scratch(): the engine in between knows no errno.
+  const auto keep = [](void* self, uint64_t offset, const void* bytes, uint64_t n_bytes) -> int32_t {
+    auto& folder = *static_cast<PartialFolder*>(self);
+    if (write_all(folder.scratch_.number, offset, bytes, n_bytes)) return 0;
+    folder.scratch_error_ = errno;
+    return -1;
+  };
+  const auto bring = [](void* self, uint64_t offset, void* bytes, uint64_t n_bytes) -> int32_t {
+    auto& folder = *static_cast<PartialFolder*>(self);
+    if (move_all(::pread, folder.scratch_.number, offset, static_cast<char*>(bytes), n_bytes)) return 0;
+    folder.scratch_error_ = errno;
+    return -1;
+  };
+  return {this, keep, bring};
+}
+
+void PartialFolder::check_scratch() const {
+  if (scratch_error_) fail(path_ / "scratch", std::strerror(scratch_error_));
 }
 
 void PartialFolder::keep_checkpoint() {

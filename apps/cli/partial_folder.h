@@ -6,6 +6,8 @@
 #include <map>
 #include <string>
 
+#include "subbyte.h"
+
 namespace cli {
 
 struct Descriptor {
@@ -54,12 +56,18 @@ class PartialFolder {
   bool has_checkpoint() const { return has_checkpoint_; }
   /// Throws kReadFailed.
   std::string checkpoint() const;
+  /// Bytes set aside in a file without a name, on the folder's disk, which go with this object.
+  sb_scratch scratch();
+  /// Throws kWriteFailed when it could not be written or read.
+  void check_scratch() const;
 
  private:
   [[noreturn]] void fail(const std::filesystem::path& file, const std::string& why) const;
   std::filesystem::path target_, path_;
   FolderLock lock_;  // goes when the folder has
   bool has_checkpoint_ = false;
+  Descriptor scratch_;
+  int scratch_error_ = 0;  // errno
   std::map<std::string, Descriptor> files_;
 };
 

@@ -119,12 +119,18 @@ void quantize(QuantizeArguments a) {
   const Engine engine = open_engine_for_measuring(a.engine);
   const std::string before = state_of(a.source);
   Load load = bring(engine.get(), a.source, Json::object());
-  const Quantizer quantizer(checked(sb_quantizer_create(engine.get(), load.release(), texts.calibration.data(), texts.calibration.size(),
-                                                        request_text(a.quantize).c_str())));
+  const sb_scratch scratch = folder.scratch();
+  // What the scratch file says of a failure is more than what the engine knows.
+  auto checked_too = [&](auto result) {
+    folder.check_scratch();
+    return checked(result);
+  };
+  const Quantizer quantizer(checked_too(sb_quantizer_create(engine.get(), load.release(), texts.calibration.data(),
+                                                            texts.calibration.size(), &scratch, request_text(a.quantize).c_str())));
 
   if (a.resume) {
     const std::string checkpoint = folder.checkpoint();
-    checked(sb_quantizer_resume(quantizer.get(), checkpoint.data(), checkpoint.size()));
+    checked_too(sb_quantizer_resume(quantizer.get(), checkpoint.data(), checkpoint.size()));
   }
   auto write_out = [&] {
     sb_write write;
@@ -138,6 +144,7 @@ void quantize(QuantizeArguments a) {
     check_source();
     if (!checked(sb_quantizer_checkpoint(quantizer.get()))) return;
     write_out();
+    folder.check_scratch();
     folder.keep_checkpoint();
   };
 
@@ -147,7 +154,7 @@ void quantize(QuantizeArguments a) {
   std::unique_ptr<ProgressBar> bar;
   std::string phase;
   for (;;) {
-    const int32_t more = checked(sb_quantizer_step(quantizer.get()));
+    const int32_t more = checked_too(sb_quantizer_step(quantizer.get()));
     write_out();
     const Json progress = parsed(sb_quantizer_progress(quantizer.get()));
     const bool begins = progress["phase"] != phase && progress["phase"] != "done";

@@ -34,6 +34,7 @@ std::string Error::to_json() const {
   j["message"] = message();
   j["hint"] = hint();
   j["retryable"] = retryable();
+  j["of_device"] = of_device();
   for (const ErrorField& field : fields_) j["fields"][field.name] = field.value;
   return json_text(j);
 }

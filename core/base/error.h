@@ -32,11 +32,13 @@ class Error {
 
   Code code() const { return code_; }
   bool retryable() const { return error_row(code_).retryable; }
+  /// Whether what failed with this may succeed on another device.
+  bool of_device() const { return error_row(code_).of_device; }
   /// The row's sentence with its {names} filled in.
   std::string message() const { return fill(error_row(code_).message); }
   /// What to do about it, in the user's terms.
   std::string hint() const { return fill(error_row(code_).hint); }
-  /// {"code", "message", "hint", "retryable", "fields"} as JSON text.
+  /// {"code", "message", "hint", "retryable", "of_device", "fields"} as JSON text.
   std::string to_json() const;
   const std::vector<ErrorField>& fields() const { return fields_; }
   /// Adds a value that only an outer layer knows (the file's name, say), unless it is already there.

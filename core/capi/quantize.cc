@@ -9,7 +9,15 @@
 
 using namespace sb;
 
-struct sb_quantizer {
+struct sb_quantizer : Scratch {
+  bool keep(uint64_t offset, std::span<const std::byte> bytes) override {
+    return scratch.keep(scratch.context, offset, bytes.data(), bytes.size()) == 0;
+  }
+  bool bring(uint64_t offset, std::span<std::byte> bytes) override {
+    return scratch.bring(scratch.context, offset, bytes.data(), bytes.size()) == 0;
+  }
+
+  sb_scratch scratch = {};       // the host's, where it has one
   std::unique_ptr<Model> model;  // the source
   std::unique_ptr<FolderQuantizer> quantizer;
   FolderWrite write;
@@ -39,7 +47,7 @@ Result<TextIds> text_ids(const Model& model, std::string_view text) {
 }
 
 Result<std::unique_ptr<FolderQuantizer>> open_quantizer(sb_engine& engine, ModelFiles files, std::string_view text, const Options& options,
-                                                        std::unique_ptr<Model>& model) {
+                                                        Scratch* scratch, std::unique_ptr<Model>& model) {
   Json config = {{"quant_method", "subbyte"}, {"version", 1}};
   // Opening turns GPT-2's matrices to [N, K], which is how GGUF has them: the folder says so.
   if (files.config.architecture() == "gpt2") config["gguf_conventions"] = true;
@@ -63,6 +71,7 @@ Result<std::unique_ptr<FolderQuantizer>> open_quantizer(sb_engine& engine, Model
   o.tune_rate = options.number("tune_rate");
   o.seed = uint64_t(options.integer("seed"));
   o.n_threads = engine.device->n_threads();
+  o.scratch = scratch;
   if (const Json* allocation = options.extra("allocation")) o.allocation = json_text(*allocation);
   return FolderQuantizer::create(std::move(source), *engine.device, calibration.ids, calibration.prefix, std::move(o));
 }
@@ -86,7 +95,8 @@ Result<Evaluation> open_evaluation(Model& model, Model* reference, std::string_v
 
 extern "C" {
 
-sb_quantizer* sb_quantizer_create(sb_engine* engine, sb_load* load, const char* text, uint64_t n_bytes, const char* options_json) {
+sb_quantizer* sb_quantizer_create(sb_engine* engine, sb_load* load, const char* text, uint64_t n_bytes, const sb_scratch* scratch,
+                                  const char* options_json) {
   const std::unique_ptr<sb_load> used_up(load);
   auto options = Options::parse(view(options_json), kQuantizeOptions, {"allocation"});
   if (!options) return failed_null(options.error());
@@ -96,7 +106,8 @@ sb_quantizer* sb_quantizer_create(sb_engine* engine, sb_load* load, const char* 
   auto files = load->loading.finish();
   if (!files) return failed_null(files.error());
   auto out = std::make_unique<sb_quantizer>();
-  auto quantizer = open_quantizer(*engine, std::move(*files), {text, size_t(n_bytes)}, *options, out->model);
+  if (scratch) out->scratch = *scratch;
+  auto quantizer = open_quantizer(*engine, std::move(*files), {text, size_t(n_bytes)}, *options, scratch ? out.get() : nullptr, out->model);
   if (!quantizer) return failed_null(quantizer.error());
   out->quantizer = std::move(*quantizer);
   return out.release();

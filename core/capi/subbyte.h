@@ -198,9 +198,18 @@ typedef struct sb_write {
   const void* data; /* until the next call on this quantizer */
 } sb_write;
 
-/* `load`: complete, of the source; it is used up, also when this fails. `text` (n_bytes of UTF-8) is what to calibrate on.
- * options: data/options.json "quantize", and allocation: {group: format}. */
-SB_API sb_quantizer* sb_quantizer_create(sb_engine*, sb_load* load, const char* text, uint64_t n_bytes, const char* options_json);
+/* A place outside memory, a file say, for what quantising keeps of the text between two steps: megabytes a thousand tokens. Called within
+ * create, step and write; what was kept at an offset is brought back from it. Both answer 0, or -1 when it could not be done. */
+typedef struct sb_scratch {
+  void* context;
+  int32_t (*keep)(void* context, uint64_t offset, const void* bytes, uint64_t n_bytes);
+  int32_t (*bring)(void* context, uint64_t offset, void* bytes, uint64_t n_bytes);
+} sb_scratch;
+
+/* `load`: complete, of the source; it is used up, also when this fails. `text` (n_bytes of UTF-8) is what to calibrate on. `scratch` is
+ * copied; NULL keeps all in memory. options: data/options.json "quantize", and allocation: {group: format}. */
+SB_API sb_quantizer* sb_quantizer_create(sb_engine*, sb_load* load, const char* text, uint64_t n_bytes, const sb_scratch* scratch,
+                                         const char* options_json);
 SB_API void sb_quantizer_free(sb_quantizer*);
 /* A stretch of work. SB_STEP_MORE, SB_STEP_DONE, or negative. Between steps the writes are to be taken. */
 SB_API int32_t sb_quantizer_step(sb_quantizer*);

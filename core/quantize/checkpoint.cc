@@ -43,7 +43,7 @@ uint64_t QuickSum::value() const {
 CheckpointWriter::CheckpointWriter() { own(kMagic.data(), kMagic.size()); }
 
 void CheckpointWriter::own(const void* data, size_t n) {
-  if (parts_.empty() || parts_.back().owned.empty()) parts_.push_back({});
+  if (parts_.empty() || parts_.back().owned.empty()) parts_.emplace_back();
   const auto* bytes = static_cast<const std::byte*>(data);
   parts_.back().owned.insert(parts_.back().owned.end(), bytes, bytes + n);
 }
@@ -57,11 +57,16 @@ std::vector<std::byte> CheckpointWriter::next(size_t most) {
   std::vector<std::byte> piece;
   while (!parts_.empty() && piece.size() < most) {
     const Part& part = parts_.front();
-    const std::span<const std::byte> all = part.owned.empty() ? part.seen : std::span<const std::byte>(part.owned);
-    const auto some = all.subspan(taken_, std::min(all.size() - taken_, most - piece.size()));
-    piece.insert(piece.end(), some.begin(), some.end());
-    taken_ += some.size();
-    if (taken_ < all.size()) continue;
+    const size_t n = size_t(std::min<uint64_t>(part.size() - taken_, most - piece.size())), begin = piece.size();
+    if (part.bring) {
+      piece.resize(begin + n);
+      is_whole_ = part.bring(taken_, std::span(piece).subspan(begin)) && is_whole_;
+    } else {
+      const auto some = (part.owned.empty() ? part.seen : std::span<const std::byte>(part.owned)).subspan(size_t(taken_), n);
+      piece.insert(piece.end(), some.begin(), some.end());
+    }
+    taken_ += n;
+    if (taken_ < part.size()) continue;
     parts_.pop_front();
     taken_ = 0;
   }
@@ -70,7 +75,7 @@ std::vector<std::byte> CheckpointWriter::next(size_t most) {
   sum_.add(piece);
   if (parts_.empty()) {
     is_summed_ = true;
-    const uint64_t sum = sum_.value();
+    const uint64_t sum = is_whole_ ? sum_.value() : ~sum_.value();
     piece.resize(piece.size() + sizeof sum);
     std::memcpy(piece.data() + piece.size() - sizeof sum, &sum, sizeof sum);
     offset_ += sizeof sum;

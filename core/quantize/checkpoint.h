@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <deque>
+#include <functional>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -41,6 +42,14 @@ class CheckpointWriter {
     number(v.size());
     if (!v.empty()) parts_.push_back({{}, std::as_bytes(std::span(v.data(), v.size()))});
   }
+  /// An array that is brought piece by piece as the checkpoint is written: `bring` fills with its bytes from one on. Where it cannot, the
+  /// checkpoint becomes one that nobody reads.
+  using Bring = std::function<bool(uint64_t first_byte, std::span<std::byte> bytes)>;
+  template <class T>
+  void array_elsewhere(uint64_t n, Bring bring) {
+    number(n);
+    if (n) parts_.push_back({{}, {}, std::move(bring), n * sizeof(T)});
+  }
   /// The next piece of at most `most` bytes; empty when all have been taken.
   std::vector<std::byte> next(size_t most);
   uint64_t offset() const { return offset_; }
@@ -48,13 +57,17 @@ class CheckpointWriter {
  private:
   struct Part {
     std::vector<std::byte> owned;
-    std::span<const std::byte> seen;  // where nothing is owned
+    std::span<const std::byte> seen = {};  // where nothing is owned
+    Bring bring = nullptr;                 // where nothing is in memory either
+    uint64_t n_brought = 0;
+    uint64_t size() const { return bring ? n_brought : owned.empty() ? seen.size() : owned.size(); }
   };
   void own(const void* data, size_t n);
   std::deque<Part> parts_;
-  size_t taken_ = 0;  // of the first part
+  uint64_t taken_ = 0;  // of the first part
   uint64_t offset_ = 0;
   QuickSum sum_;
+  bool is_whole_ = true;    // all that was to be brought came
   bool is_summed_ = false;  // the sum went out with the last piece
 };
 

@@ -192,15 +192,15 @@ bool RotatedMatrix::take_moment(Booked<float> own, int64_t k, ThreadPool& pool) 
 
 bool Correction::prepare(Moments& moments, int64_t k, ThreadPool& pool, Correction& out, double input_share, double stream_share) {
   out.k_ = k;
-  out.factor_ = moments.own;
+  out.lost_ = std::move(moments.cross);
+  for (int64_t i = 0; i < k * k; ++i) out.lost_[size_t(i)] = float(input_share) * (out.lost_[size_t(i)] - moments.own[size_t(i)]);
   const double mean = mean_diagonal(moments.own, k);
+  out.factor_ = std::move(moments.own);
   for (int64_t i = 0; i < k; ++i) out.factor_[size_t(i * k + i)] += float(kDamping * mean);
   if (!cholesky_upper(out.factor_.data(), k, pool)) return false;
   for (int64_t i = 0; i < k; ++i) {
     for (int64_t j = i + 1; j < k; ++j) out.factor_[size_t(j * k + i)] = out.factor_[size_t(i * k + j)];
   }
-  out.lost_ = std::move(moments.cross);
-  for (int64_t i = 0; i < k * k; ++i) out.lost_[size_t(i)] = float(input_share) * (out.lost_[size_t(i)] - moments.own[size_t(i)]);
   out.stream_ = moments.stream.empty() ? nullptr : &moments.stream;
   out.stream_share_ = stream_share;
   return true;

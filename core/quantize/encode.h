@@ -57,7 +57,7 @@ EncodedSet encode(const RotatedMatrix& m, Booked<float> target, const PlaneCode&
 
 /// Rows of a matrix that lie there as floats when it is encoded in parts, and of the sample that its column scales come from.
 struct PartRows {
-  int64_t part = 16384, sample = 8192;
+  int64_t part = 8192, sample = 8192;
 };
 /// Encodes an [n, k] matrix in parts, for the memory of one: an embedding's floats outweigh a layer's many times. The column scales are
 /// those of a sample of segments from all over the matrix, which is encoded first (8,192 rows know them to 1 %). `m` is left with its shape
@@ -74,7 +74,7 @@ void subtract(const RotatedMatrix& m, const EncodedSet& base, Booked<float>& tar
 /// equations; the cross moment is GPTAQ's (Li et al. 2025).
 class Correction {
  public:
-  /// `cross` [k, k] is used up. `moments` outlives this. False when H is not positive definite.
+  /// `own` and `cross` [k, k] are used up. `moments` outlives this. False when H is not positive definite.
   static bool prepare(Moments& moments, int64_t k, ThreadPool& pool, Correction& out, double input_share = 0.5, double stream_share = 0.5);
   /// Rows [first, first + n) of W, [n, k]; from any thread.
   void apply(int64_t first, int64_t n, float* weights) const;

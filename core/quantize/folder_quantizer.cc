@@ -53,7 +53,9 @@ uint64_t group_bytes(const GroupPlan& group, const std::string& format) {
 }
 
 FolderQuantizer::FolderQuantizer(FolderSource source, Device& device, FolderOptions options)
-    : source_(std::move(source)), device_(device), options_(std::move(options)) {}
+    : source_(std::move(source)), device_(device), options_(std::move(options)) {
+  if (options_.scratch) aside_.emplace(*options_.scratch);
+}
 
 Result<std::unique_ptr<FolderQuantizer>> FolderQuantizer::create(FolderSource source, Device& device, std::span<const int32_t> ids,
                                                                  std::span<const int32_t> prefix, FolderOptions options) {
@@ -124,6 +126,7 @@ Status FolderQuantizer::choose_formats() {
   q.context = o.context;
   q.seed = o.seed;
   q.n_threads = o.n_threads;
+  q.aside = aside_ ? &*aside_ : nullptr;
   for (const auto& [name, imported] : imports_) q.formats.by_name[name] = "source";
   q.pace = &pace_;
   SB_TRY(sensitivity_, Sensitivity::create(*source_.graph, device_, ids_, prefix_, q));
@@ -178,6 +181,7 @@ Status FolderQuantizer::start_quantizing() {
   q.context = options_.context;
   q.seed = options_.seed;
   q.n_threads = options_.n_threads;
+  q.aside = aside_ ? &*aside_ : nullptr;
   q.pace = &pace_;
   pace_.drop_rest();
   q.keeps_finished = options_.tune;

@@ -4,6 +4,7 @@
 
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -40,6 +41,7 @@ struct FolderOptions {
   double tune_rate = 0;  // 0: by the bits
   uint64_t seed = 0;
   int n_threads = 1;
+  Scratch* scratch = nullptr;  // what grows with the text lies there; in memory without one. Outlives the quantizer
 };
 
 /// What is known of the model besides its tensors.
@@ -109,6 +111,7 @@ class FolderQuantizer {
   FormatChoice formats_;
   std::map<std::string, ImportedGroup> imports_;  // to the quantizer they are "source"
   Pace pace_;
+  std::optional<ScratchSpace> aside_;
   std::unique_ptr<Sensitivity> sensitivity_;
   std::vector<AllocationGroup> losses_;
   std::unique_ptr<Quantizer> quantizer_;

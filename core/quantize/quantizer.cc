@@ -90,7 +90,7 @@ void add_moments(const GroupPlan& group, std::span<const float> exact_input, std
 uint64_t seed_of(uint64_t seed, const std::string& name) { return hash_of(name, kHashBegin ^ seed); }
 
 /// Embeddings and heads, which alone are much taller than they are wide, and meet neither a correction nor a refinement.
-bool is_in_parts(const GroupPlan& group) { return (group.is_embedding || group.is_head) && group.rows() > PartRows{}.part; }
+bool is_in_parts(const GroupPlan& group) { return (group.is_embedding || group.is_head) && group.rows() > 2 * PartRows{}.part; }
 
 /// The work that a group is (quantize/pace.h).
 struct WorkOf {
@@ -142,8 +142,8 @@ Result<std::unique_ptr<Quantizer>> Quantizer::create(const ModelGraph& graph, De
     return err(Code::kTextTooShort, {{"n_tokens", ids.size()}, {"needed", q->options_.context - int64_t(prefix.size())}});
   const bool refines = !q->options_.formats.refine.empty();
   SB_ASSERT(q->options_.sequential || !refines);
-  q->exact_ = KeptWindows(q->windows_.size());
-  q->prefixes_.assign(refines ? 2 : 1, {KeptWindows(q->options_.sequential ? q->windows_.size() : 0), {}});
+  q->exact_ = KeptWindows(q->windows_.size(), q->options_.aside);
+  q->prefixes_.assign(refines ? 2 : 1, {KeptWindows(q->options_.sequential ? q->windows_.size() : 0, q->options_.aside), {}});
   if (q->options_.pace) expect(q->plan_, q->options_, q->windows_.size(), *q->options_.pace);
   return q;
 }
@@ -164,8 +164,11 @@ QuantizerBytes quantizer_bytes(const ModelPlan& plan, const QuantizerOptions& op
   for (const GroupPlan& group : plan.groups) {
     const bool is_layer = !group.is_embedding && !group.is_head;
     const uint64_t k = uint64_t(group.n_columns);
-    // The stream and the group's input, in float16, with a scale a row.
-    if (is_layer) out.state = std::max(out.state, models * n_tokens * (2 * (k + d) + 8));
+    // The stream and the group's input, in float16, with a scale a row; of what lies aside the value that is on its way.
+    if (is_layer) {
+      const uint64_t kept = options.aside ? uint64_t(options.context) * (2 * std::max(k, d) + 4) : n_tokens * (2 * (k + d) + 8);
+      out.state = std::max(out.state, models * kept);
+    }
     // A run's input or output, and of the exact one the group's input and the stream to compare with.
     if (is_layer) {
       out.window = std::max(out.window, 4 * uint64_t(options.context) * (models * std::max(k, d) + (options.sequential ? 2 : 0) * (k + d)));
@@ -173,11 +176,12 @@ QuantizerBytes quantizer_bytes(const ModelPlan& plan, const QuantizerOptions& op
     if (options.formats.of(group) == "source" || options.formats.of(group) == kRows8) continue;
     const bool makes_up = options.sequential && is_layer, joins = makes_up && group.rows() == hidden;
     const uint64_t wide = uint64_t(plane_columns(group.n_columns));
-    const uint64_t rows = uint64_t(is_in_parts(group) ? PartRows{}.part : plane_rows(group.rows()));
+    const uint64_t rows = uint64_t(is_in_parts(group) ? std::max(PartRows{}.part, PartRows{}.sample) : plane_rows(group.rows()));
     // Of the refinement own and cross moment wait while the base is encoded.
     const uint64_t waits = is_layer && n_prefixes > 1 ? 2 * k * k + (joins ? d * k : 0) : 0;
     uint64_t& most = is_layer ? out.group : out.head;
-    most = std::max(most, 4 * ((makes_up ? 3 : 2) * wide * wide + (joins ? d * k : 0) + rows * wide + waits));
+    const uint64_t squares = makes_up && !options.aside ? 3 : 2;
+    most = std::max(most, 4 * (squares * wide * wide + (joins ? d * k : 0) + rows * wide + waits));
   }
   return out;
 }
@@ -190,7 +194,7 @@ std::vector<const GroupPlan*> Quantizer::groups_of(int64_t layer) const {
   return groups;
 }
 
-std::vector<float> Quantizer::x(size_t window) const {
+std::vector<float> Quantizer::x(size_t window) {
   std::vector<float> out(size_t(options_.context * graph_.shape().hidden));
   exact_.load(window, 0, out);
   return out;
@@ -220,6 +224,7 @@ Result<bool> Quantizer::step() {
       ++layer_;
     }
   }
+  if (options_.aside) SB_OK(options_.aside->status());
   return layer_ <= plan_.n_layers;
 }
 
@@ -310,7 +315,7 @@ Status Quantizer::head() {
   SB_TRY(Stretch stretch,
          Stretch::compile(graph_, device_, {options_.context, Pass::Logits::kAll, false, plan_.n_layers, -1}, {}, {.stage = 0}));
   // A head has no refinement: it is the base's.
-  const KeptWindows& seen = options_.sequential ? prefixes_.front().kept : exact_;
+  KeptWindows& seen = options_.sequential ? prefixes_.front().kept : exact_;
   Moments moments;
   const double began = host_now_ms();
   for (size_t w = 0; w < windows_.size(); ++w) {
@@ -346,6 +351,17 @@ Result<std::shared_ptr<FinishedGroup>> Quantizer::encode_group(const GroupPlan& 
       m = {};
       Correction correction;
       const bool corrects = !of.cross.empty();
+      // The correction turns H into its factor; the encoder wants H itself.
+      Booked<float> own;
+      ScratchSpace* aside = corrects ? options_.aside : nullptr;
+      if (aside) {
+        aside->fit(own_moment_, of.own.size() * sizeof(float));
+        aside->keep(own_moment_.offset, of.own);
+      } else if (corrects) {
+        own = of.own;
+      } else {
+        own = std::move(of.own);
+      }
       if (corrects && !Correction::prepare(of, k, pool_, correction)) return false;
       m.shape(group.rows(), k, seed);
       m.take_rows(
@@ -356,7 +372,11 @@ Result<std::shared_ptr<FinishedGroup>> Quantizer::encode_group(const GroupPlan& 
           group.rows(), k, pool_);
       correction = {};
       of.stream = {};
-      return m.take_moment(std::move(of.own), k, pool_);
+      if (aside) {
+        own.resize(size_t(k * k));
+        aside->bring(own_moment_.offset, own);
+      }
+      return m.take_moment(std::move(own), k, pool_);
     };
     const PlaneCode& code = plane_format(out.format)->code;
     if (is_in_parts(group)) {
@@ -420,17 +440,7 @@ void restore_set(const std::string& format, CheckpointReader& from, EncodedSet& 
 void Quantizer::save(CheckpointWriter& to) {
   to.number(uint64_t(layer_ + 1));
   to.number(group_);
-  for (KeptWindows* kept : kept()) {
-    to.number(kept->size());
-    for (const auto& window : kept->values()) {
-      to.number(window.size());
-      for (const KeptWindows::Value& value : window) {
-        to.number(uint64_t(value.width));
-        to.array(value.halves);
-        to.array(value.scales);
-      }
-    }
-  }
+  for (KeptWindows* kept : kept()) kept->save(to);
   to.number(alive_.size());
   for (const std::shared_ptr<FinishedGroup>& group : alive_) {
     for (const std::string* s : {&group->name, &group->format, &group->refine}) to.text(*s);
@@ -449,18 +459,8 @@ Status Quantizer::restore(CheckpointReader& from) {
   layer_ = int64_t(from.number()) - 1;
   group_ = size_t(from.number());
   for (KeptWindows* kept : kept()) {
-    const uint64_t n = from.number();
-    if (n == 0) *kept = KeptWindows(0);  // all layers are done
-    if (n != kept->size() || (n == 0 && layer_ <= plan_.n_layers && kept == &exact_)) from.fail();
-    for (auto& window : kept->values()) {
-      window.resize(from.count());
-      for (KeptWindows::Value& value : window) {
-        value.width = int64_t(from.number());
-        from.array(value.halves);
-        from.array(value.scales);
-        if (value.width < 1 || value.halves.size() != value.scales.size() * size_t(value.width)) from.fail();
-      }
-    }
+    kept->restore(from);
+    if (kept == &exact_ && kept->size() == 0 && layer_ <= plan_.n_layers) from.fail();
   }
   for (size_t n = from.count(); n > 0; --n) {
     auto done = std::make_shared<FinishedGroup>();

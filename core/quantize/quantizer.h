@@ -43,13 +43,14 @@ struct QuantizerOptions {
   int n_threads = 1;
   /// What is finished stays in substitutes(); otherwise it leaves when the next layer begins.
   bool keeps_finished = false;
-  Pace* pace = nullptr;  // told what to expect and what was done; outlives the quantizer
+  ScratchSpace* aside = nullptr;  // where the windows are kept between two stages; in memory without one. Outlives the quantizer
+  Pace* pace = nullptr;           // told what to expect and what was done; outlives the quantizer
 };
 
 /// Bytes that a quantizer takes at its peak beside the source's weights, what the device needs to run a window, and the planes of the layer
 /// in hand. docs/formats.md §2 has the sum; the books of memory hold it (Tag::kScratch).
 struct QuantizerBytes {
-  uint64_t state = 0;   // what is kept of the text between two stages: grows with its tokens
+  uint64_t state = 0;   // what is kept of the text between two stages: grows with its tokens unless it lies aside
   uint64_t window = 0;  // of one window as floats
   uint64_t group = 0;   // moments, factors and rotated weights of a layer's largest group
   uint64_t head = 0;    // the same of embedding or head, for which no text is kept
@@ -90,7 +91,7 @@ class Quantizer {
   int64_t n_windows() const { return int64_t(windows_.size()); }
   const std::vector<int32_t>& window(size_t i) const { return windows_[i]; }
   /// Where a layer after the first begins: what the source's layers before it make of a window [T, D]. Not when sequential.
-  std::vector<float> x(size_t window) const;
+  std::vector<float> x(size_t window);
   /// All that the next step depends on, and what substitutes() sees; restore() into one that was created alike and has taken no step.
   void save(CheckpointWriter& to);
   /// Errors: kCheckpointInvalid.
@@ -130,6 +131,7 @@ class Quantizer {
   };
   std::vector<Prefix> prefixes_;
   std::vector<std::shared_ptr<FinishedGroup>> alive_, finished_;
+  Place own_moment_;  // aside: a group's, while its correction is made
   int64_t layer_ = -1;
   size_t group_ = 0;  // of the layer
 };

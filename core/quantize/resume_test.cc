@@ -18,7 +18,8 @@ class Resume : public testing::Test {
     device_ = std::move(*device);
     ids_ = random_ids(384, source_.graph->shape().vocab);
   }
-  std::unique_ptr<FolderQuantizer> create(FolderOptions options) {
+  std::unique_ptr<FolderQuantizer> create(FolderOptions options, bool sets_aside = false) {
+    if (sets_aside) options.scratch = scratches_.emplace_back(std::make_unique<MemoryScratch>()).get();
     options.context = 64;
     options.n_threads = 1;
     auto q = FolderQuantizer::create({source_.graph.get(), &source_.files->weights, {{"config.json", "{}"}}}, *device_, ids_, {}, options);
@@ -45,6 +46,7 @@ class Resume : public testing::Test {
   Opened source_;
   std::unique_ptr<Device> device_;
   std::vector<int32_t> ids_;
+  std::vector<std::unique_ptr<MemoryScratch>> scratches_;
 };
 
 FolderOptions plain() {
@@ -75,12 +77,13 @@ TEST_F(Resume, TheSameBytesAsInOneRun) {
     FolderHost whole;
     auto in_one = create(options);
     run(*in_one, 1 << 20, whole);
-    // Interrupted again and again, at every kind of place. A cut tuning step begins anew: each turn is longer than the one before it.
+    // Interrupted again and again, at every kind of place, with what is kept of the text in memory and set aside in turns. A cut tuning
+    // step begins anew: each turn is longer than the one before it.
     FolderHost parts;
     std::string checkpoint, report;
     int n_resumed = 0, n_in_tuning = 0;
     for (bool more = true; more; ++n_resumed) {
-      auto q = create(options);
+      auto q = create(options, n_resumed % 2 == 1);
       if (!checkpoint.empty()) {
         auto status = resume(*q, checkpoint);
         ASSERT_TRUE(status) << status.error().message();
@@ -99,6 +102,26 @@ TEST_F(Resume, TheSameBytesAsInOneRun) {
     if (options.tune) EXPECT_GE(n_in_tuning, 8);
     EXPECT_EQ(parts.files, whole.files) << options.bits << options.refine << options.tune;
     EXPECT_EQ(report, in_one->report_json());
+  }
+}
+
+TEST_F(Resume, AFullScratchIsAnErrorAndItsCheckpointIsRefused) {
+  for (const FolderOptions& options : {plain(), mixed()}) {
+    auto q = create(options, true);
+    scratches_.back()->most = scratches_.back()->bytes.size() + 20'000;
+    FolderHost out;
+    Result<bool> more = true;
+    while (more && *more) {
+      more = q->step();
+      take(*q, out);
+    }
+    ASSERT_FALSE(more);
+    EXPECT_EQ(more.error().code(), Code::kScratchFailed);
+    ASSERT_TRUE(q->checkpoint());
+    take(*q, out);
+    auto status = resume(*create(options), out.files[kCheckpointFile]);
+    ASSERT_FALSE(status);
+    EXPECT_EQ(status.error().code(), Code::kCheckpointInvalid);
   }
 }
 

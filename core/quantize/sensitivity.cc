@@ -41,6 +41,7 @@ Result<std::unique_ptr<Sensitivity>> Sensitivity::create(const ModelGraph& graph
   for (size_t w = 0; w < std::min<size_t>(kWindows, size_t(s->quantizer_->n_windows())); ++w)
     s->windows_.push_back(s->quantizer_->window(w));
   s->pace_ = options.pace;
+  s->aside_ = options.aside;
   if (s->pace_) {
     for (const GroupPlan& group : s->quantizer_->plan().groups) s->pace_->expect(Work::kProbe, s->probe_work(group));
   }
@@ -57,11 +58,17 @@ Status Sensitivity::measure_reference() {
     SB_OK(body.run({}, window));
     const std::span<const float> y = body.output("y");
     const std::vector<float> hidden(y.begin(), y.end());
-    std::vector<float>& kept = reference_.emplace_back();
+    std::vector<Logits>& kept = reference_.emplace_back();
     for (int64_t t = context / 2; t + n_at_once <= context; t += n_at_once) {
       SB_OK(head.run(std::span(hidden).subspan(size_t(t * d), size_t(n_at_once * d)), {}));
       const std::span<const float> logits = head.output("logits");
-      kept.insert(kept.end(), logits.begin(), logits.end());
+      Logits& some = kept.emplace_back();
+      if (aside_) {
+        aside_->fit(some.place, logits.size_bytes());
+        aside_->keep(some.place.offset, logits);
+      } else {
+        some.values.assign(logits.begin(), logits.end());
+      }
     }
     before_.push_back(hidden);
   }
@@ -90,11 +97,18 @@ Result<double> Sensitivity::kl_of(const Substitutes& substitutes, int64_t from_l
     SB_OK(body.run(from_layer <= 0 ? std::span<const float>() : std::span<const float>(before_[w]), windows_[w]));
     const std::span<const float> y = body.output("y");
     const std::vector<float> hidden(y.begin(), y.end());
-    const float* reference = reference_[w].data();
+    const Logits* next = reference_[w].data();
     for (int64_t t = context / 2; t + n_at_once <= context; t += n_at_once) {
       SB_OK(head.run(std::span(hidden).subspan(size_t(t * d), size_t(n_at_once * d)), {}));
       const std::span<const float> logits = head.output("logits");
       const int64_t stride = int64_t(logits.size()) / n_at_once;
+      if (aside_) {
+        room_.resize(logits.size());
+        aside_->bring(next->place.offset, room_);
+        SB_OK(aside_->status());
+      }
+      const float* reference = (aside_ ? room_ : next->values).data();
+      ++next;
       std::vector<double> kl(static_cast<size_t>(n_at_once));
       pool_->run([&](int thread) {
         for (int64_t r = thread; r < n_at_once; r += pool_->size()) {
@@ -104,7 +118,6 @@ Result<double> Sensitivity::kl_of(const Substitutes& substitutes, int64_t from_l
       });
       sum += std::accumulate(kl.begin(), kl.end(), 0.0);
       n += n_at_once;
-      reference += n_at_once * stride;
     }
   }
   return sum / double(n);

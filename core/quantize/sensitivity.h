@@ -35,8 +35,15 @@ class Sensitivity {
   std::unique_ptr<ThreadPool> pool_;
   std::vector<std::vector<int32_t>> windows_;  // those measured on
   std::vector<std::vector<float>> before_;     // their x before the layer in hand
-  std::vector<std::vector<float>> reference_;  // reference logits of the counted positions [n, V]
-  std::map<std::string, double> measured_;     // group → KL of its probe
+  /// Reference logits of kMostHeadTokens counted positions [n, V]: hundreds of megabytes where the vocabulary is large.
+  struct Logits {
+    Booked<float> values;  // in memory
+    Place place;           // aside
+  };
+  std::vector<std::vector<Logits>> reference_;  // [window][positions / n]
+  Booked<float> room_;                          // of logits that came from aside
+  ScratchSpace* aside_ = nullptr;
+  std::map<std::string, double> measured_;  // group → KL of its probe
   Pace* pace_ = nullptr;
 };
 

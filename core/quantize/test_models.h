@@ -54,6 +54,23 @@ struct FolderHost {
   }
 };
 
+/// A host's scratch, outside the books; it fails when it holds more than `most`.
+struct MemoryScratch : Scratch {
+  std::vector<std::byte> bytes;
+  size_t most = SIZE_MAX;
+  bool keep(uint64_t offset, std::span<const std::byte> from) override {
+    if (offset + from.size() > most) return false;
+    if (bytes.size() < offset + from.size()) bytes.resize(offset + from.size());
+    std::copy(from.begin(), from.end(), bytes.begin() + int64_t(offset));
+    return true;
+  }
+  bool bring(uint64_t offset, std::span<std::byte> to) override {
+    if (offset + to.size() > bytes.size()) return false;
+    std::copy_n(bytes.begin() + int64_t(offset), to.size(), to.begin());
+    return true;
+  }
+};
+
 struct Opened {
   std::unique_ptr<ModelFiles> files;
   std::unique_ptr<ModelGraph> graph;

@@ -2,6 +2,7 @@
 import { camelKeys } from './answer.ts';
 import { Client, type Platform } from './client.ts';
 import { failure, SubbyteError } from './errors.ts';
+import { errorRows } from './generated/errors.ts';
 import { engineOptionNames, modelOptionNames, quantizeOptionNames } from './generated/options.ts';
 import type { QuantizeJob } from './messages.ts';
 import { coreOptions, Model } from './model.ts';
@@ -44,9 +45,6 @@ type Started = Awaited<ReturnType<typeof Client.start>>;
 
 /** Why device "auto" is the CPU in this page or process; empty while that is not known. */
 let noGpu = '';
-
-/** What a load may fail with on the GPU, and not on the CPU. */
-const OF_DEVICE = new Set<string>(['kDeviceLost', 'kDeviceFailed', 'kDeviceWrong', 'kDeviceMissing', 'kMemoryExhausted', 'kOpUnsupported']);
 
 const blobName = (blob: Blob) => (typeof File !== 'undefined' && blob instanceof File ? blob.name : 'model.gguf');
 
@@ -152,7 +150,7 @@ export class EngineBase implements AsyncDisposable {
       return model;
     } catch (error) {
       await client.close();
-      if (!(error instanceof SubbyteError) || !OF_DEVICE.has(error.code) || !(await this.#fallBack(parts, error.message))) throw error;
+      if (!(error instanceof SubbyteError) || !errorRows[error.code].ofDevice || !(await this.#fallBack(parts, error.message))) throw error;
       return this.load(source, options);
     }
   }

@@ -47,7 +47,7 @@ export async function quantize(tools: QuantizeTools, job: QuantizeJob): Promise<
   };
 
   const quantizer = await load(tools.source, job.sourceOptions, (done) =>
-    withBytes(core, calibration, (at) => core.handle('sb_quantizer_create', engine, done, at, BigInt(calibration.length), job.options)),
+    withBytes(core, calibration, (at) => core.handle('sb_quantizer_create', engine, done, at, BigInt(calibration.length), 0, job.options)),
   );
   let report: object;
   const request = core.alloc(REQUEST_BYTES);
