@@ -44,7 +44,7 @@ const spread = (numbers) => {
   const sorted = numbers.map(Math.round).sort((a, b) => a - b);
   return { median: sorted[sorted.length >> 1], least: sorted[0], most: sorted.at(-1) };
 };
-const steps = values.profile ? await model.profile() : [];
+const { steps, tokenUs } = values.profile ? await model.profile() : { steps: [] };
 const memory = await model.memory();
 await model.dispose();
 await engine.dispose();
@@ -66,8 +66,9 @@ const out = {
   share_of_stream: Number(((decode.median * tokenBytes) / stream).toFixed(3)),
   gpu_bytes: memory.gpuBytes,
   dispatches: steps.reduce((sum, { n }) => sum + n, 0) || undefined,
+  token_gpu_us: tokenUs && Math.round(tokenUs),
   gpu_us: steps.length ? Math.round(steps.reduce((sum, { n, us }) => sum + n * us, 0)) : undefined,
-  steps: steps.map(({ kernel, groups, n, us }) => `${n} × ${us.toFixed(2)} µs ${kernel} ${groups.join('×')}`),
+  steps: steps.map(({ kernel, groups, n, us, tokenUs }) => `${n} × ${tokenUs.toFixed(2)} µs (alone ${us.toFixed(2)}) ${kernel} ${groups.join('×')}`),
 };
 process.stdout.write(`${JSON.stringify(out, null, 1)}\n`);
 process.exit(0); // Dawn's last device need not be waited for

@@ -84,6 +84,8 @@ class Device {
   virtual void drop() {}
   /// Whether runs can choose their token (Scalars::choose), and how many may be under way.
   virtual int n_choices() const { return 0; }
+  /// A position from which on one token's attention is computed in another way than from the first on; 0 where it is not.
+  virtual int32_t long_position() const { return 0; }
   /// The oldest choice not taken yet; none while it has not come. kNotChosen where logits were not finite.
   /// Errors: kDeviceLost, kDeviceFailed.
   virtual Result<std::optional<int32_t>> chosen() { return std::nullopt; }

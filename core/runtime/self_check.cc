@@ -8,9 +8,7 @@
 
 #include "base/hash.h"
 #include "base/host.h"
-#include "formats/decode.h"
-#include "formats/list.h"
-#include "formats/planes.h"
+#include "runtime/random_weights.h"
 #include "runtime/session.h"
 
 namespace sb {
@@ -21,121 +19,6 @@ constexpr int64_t kFewRows = 64;      // of a stretch's last matrix, whose every
 constexpr int64_t kEndRows = 512;     // of the matrix that makes logits: so many that kernels for wide rows take them
 constexpr int64_t kFewColumns = 256;  // of its first, whose every row is there; a multiple of every block
 constexpr double kMostMs = 8000;      // a GPU in software takes its time: what has not been checked by then is not
-
-/// xorshift64*: numbers without structure, the same everywhere.
-class Random {
- public:
-  explicit Random(uint64_t seed) : state_(seed * 2 + 1) {}
-  uint64_t bits() {
-    state_ ^= state_ >> 12;
-    state_ ^= state_ << 25;
-    state_ ^= state_ >> 27;
-    return state_ * 0x2545F4914F6CDD1D;
-  }
-  /// Evenly spread around `mean`.
-  float number(float deviation, float mean = 0) {
-    constexpr float kRoot3 = 1.7320508f;
-    return mean + deviation * kRoot3 * (float(bits() >> 40) * 0x1p-23f - 1);
-  }
-
- private:
-  uint64_t state_;
-};
-
-/// Random weights of every stored type; owns their bytes.
-class RandomWeights {
- public:
-  explicit RandomWeights(uint64_t seed) : random_(seed) {}
-
-  /// As `like`, but [n, k], of about 1/√k; a vector [k] around 1.
-  TensorView matrix(const TensorView& like, int64_t n, int64_t k) {
-    if (like.planes) return planes(*like.planes, n, k);
-    const float deviation = 1 / std::sqrt(float(k));
-    const int64_t row_bytes = dtype_bytes(like.dtype, k);
-    std::byte* to = bytes(n * row_bytes);
-    fill(like.dtype, to, n * k, deviation, 0);
-    return {to, like.dtype, {n, k}, row_bytes};
-  }
-  TensorView vector(const TensorView& like, int64_t n) {
-    std::byte* to = bytes(dtype_bytes(like.dtype, n));
-    fill(like.dtype, to, n, 0.3f, 1);
-    return {to, like.dtype, {n}, dtype_bytes(like.dtype, n)};
-  }
-  std::vector<float> numbers(int64_t n) {
-    std::vector<float> out(size_t(n), 0.0f);
-    for (float& x : out) x = random_.number(1);
-    return out;
-  }
-
- private:
-  std::byte* bytes(int64_t n) {
-    bytes_.push_back(std::make_unique<std::vector<std::byte>>(size_t(n + 8)));
-    return bytes_.back()->data();
-  }
-  void fill(Dtype dtype, std::byte* to, int64_t n, float deviation, float mean) {
-    const DtypeRow& row = dtype_row(dtype);
-    if (row.block == 1) {
-      for (int64_t i = 0; i < n; ++i) {
-        const float value = random_.number(deviation, mean);
-        const uint32_t bits = __builtin_bit_cast(uint32_t, value);
-        const uint16_t half = dtype == Dtype::kF16 ? float_to_half(value) : uint16_t(bits >> 16);
-        std::memcpy(to + i * row.bytes_per_block, dtype == Dtype::kF32 ? static_cast<const void*>(&bits) : &half,
-                    size_t(row.bytes_per_block));
-      }
-      return;
-    }
-    // Random codes are fine as they are; random scales are not. A code is worth up to 8 or so.
-    const int64_t n_bytes = n / row.block * row.bytes_per_block;
-    for (int64_t i = 0; i < n_bytes; ++i) to[i] = std::byte(random_.bits() >> 32);
-    for (int64_t block = 0; block < n / row.block; ++block) {
-      for (int at : format_of(dtype).half_at) {
-        const uint16_t scale = float_to_half(random_.number(deviation * 0.1f));
-        if (at >= 0) std::memcpy(to + block * row.bytes_per_block + at, &scale, 2);
-      }
-    }
-  }
-  uint16_t* halves(int64_t n, float deviation, float mean) {
-    auto* to = reinterpret_cast<uint16_t*>(bytes(n * 2));
-    for (int64_t i = 0; i < n; ++i) to[i] = float_to_half(random_.number(deviation, mean));
-    return to;
-  }
-  uint32_t* words(int64_t n) {
-    auto* to = reinterpret_cast<uint32_t*>(bytes(n * 4));
-    for (int64_t i = 0; i < n; ++i) to[i] = uint32_t(random_.bits() >> 32);
-    return to;
-  }
-  TensorView planes(const PlaneMatrix& like, int64_t n, int64_t k) {
-    auto m = std::make_unique<PlaneMatrix>();
-    m->n_rows = plane_rows(n);
-    m->n_columns = plane_columns(k);
-    m->segment = plane_segment(m->n_rows);
-    m->hadamard = like.hadamard;
-    if (m->hadamard) m->signs = words(m->words_per_row());
-    m->n_sets = m->max_sets = like.n_sets;
-    const float deviation = 1 / std::sqrt(float(k));
-    for (int set = 0; set < m->n_sets; ++set) {
-      const PlaneSet& from = like.sets[set];
-      PlaneSet& s = m->sets[set];
-      s.code = from.code;
-      s.words = words(m->n_rows * s.code.n_planes * m->words_per_row());
-      s.order = PlaneOrder::kBlocks;
-      if (from.row_scale.floats) {
-        auto* scales = reinterpret_cast<float*>(bytes(m->n_rows * 4));
-        for (int64_t i = 0; i < m->n_rows; ++i) scales[i] = random_.number(0.3f * deviation, deviation);
-        s.row_scale = static_cast<const float*>(scales);
-      } else {
-        s.row_scale = static_cast<const uint16_t*>(halves(m->n_rows, 0.3f * deviation, deviation));
-      }
-      if (from.column_scale) s.column_scale = halves(m->n_columns, 0.3f, 1);
-    }
-    matrices_.push_back(std::move(m));
-    return {nullptr, Dtype::kPlanes, {n, k}, 0, matrices_.back().get(), 0};
-  }
-
-  Random random_;
-  std::vector<std::unique_ptr<std::vector<std::byte>>> bytes_;
-  std::vector<std::unique_ptr<PlaneMatrix>> matrices_;
-};
 
 /// What two stretches must have in common to run the same kernels, as far as that can be told without lowering them.
 void describe(const Plan& plan, const Node& node, std::string& to) {
@@ -168,6 +51,8 @@ struct SelfCheck::Stretch {
   int64_t n_tokens = 1;
   int32_t kv_width = 0;  // 0: no cache
   bool has_logits = false, chooses = false;
+  bool attends = false;          // one token's attention is among its ops
+  int32_t position = kPosition;  // of the run under way
   RandomWeights weights;
   std::vector<std::pair<std::string, std::vector<float>>> inputs;
   std::vector<std::string> outputs;
@@ -245,6 +130,7 @@ void SelfCheck::Stretch::copy(const Plan& from, size_t begin, size_t end) {
     }
     if (auto* attention = std::get_if<Attention>(&op)) {
       attention->layer = 0;
+      attends = n_tokens == 1;
       kv_width = attention->n_kv_heads * attention->head_dim;
     }
     const Ref in[] = {ref(node.inputs[0]), ref(node.inputs[1]), ref(node.inputs[2]), ref(node.inputs[3])};
@@ -318,30 +204,33 @@ std::string SelfCheck::json() const {
 }
 
 Status SelfCheck::start(Stretch& s) {
-  Random random(s.ids.size() + uint64_t(s.kv_width));
   const int32_t width = std::max(1, s.kv_width);
   s.kv = std::make_unique<KvPages>(1, width, true, 0, model_.device().kv_storage(1, width, true));
   s.other_kv = std::make_unique<KvPages>(1, width, true);
-  const int64_t n_tokens = kPosition + s.n_tokens;
-  if (s.kv_width > 0) {
-    SB_OK(s.kv->reserve(n_tokens));
-    SB_OK(s.other_kv->reserve(n_tokens));
-    std::vector<uint16_t> row(size_t(s.kv_width));
-    for (int32_t t = 0; t < kPosition; ++t) {
-      for (int part = 0; part < 2; ++part) {
-        for (uint16_t& x : row) x = float_to_half(random.number(1));
-        for (KvPages* kv : {s.kv.get(), s.other_kv.get()}) kv->write(t, 0, part, reinterpret_cast<const std::byte*>(row.data()));
-      }
-    }
-  }
   SB_TRY(s.other, reference_->compile(std::move(s.same)));
   SB_TRY(s.program, model_.device().compile(std::move(s.plan)));
   for (const auto& [name, numbers] : s.inputs) {
     SB_OK(reference_->fill(*s.other, name, numbers));
     SB_OK(model_.device().fill(*s.program, name, numbers));
   }
-  SB_OK(model_.device().submit(*s.program, {s.ids, kPosition, s.kv_width > 0 ? s.kv.get() : nullptr}));
-  return reference_->submit(*s.other, {s.ids, kPosition, s.kv_width > 0 ? s.other_kv.get() : nullptr});
+  return run(s, 0);
+}
+
+/// Runs it at its position on both devices, with random rows in the cache from `first` up to there.
+Status SelfCheck::run(Stretch& s, int32_t first) {
+  if (s.kv_width > 0) {
+    Random random(s.ids.size() + uint64_t(s.kv_width + first));
+    std::vector<uint16_t> row(size_t(s.kv_width));
+    for (KvPages* kv : {s.kv.get(), s.other_kv.get()}) SB_OK(kv->reserve(s.position + s.n_tokens));
+    for (int32_t t = first; t < s.position; ++t) {
+      for (int part = 0; part < 2; ++part) {
+        for (uint16_t& x : row) x = float_to_half(random.number(1));
+        for (KvPages* kv : {s.kv.get(), s.other_kv.get()}) kv->write(t, 0, part, reinterpret_cast<const std::byte*>(row.data()));
+      }
+    }
+  }
+  SB_OK(model_.device().submit(*s.program, {s.ids, s.position, s.kv_width > 0 ? s.kv.get() : nullptr}));
+  return reference_->submit(*s.other, {s.ids, s.position, s.kv_width > 0 ? s.other_kv.get() : nullptr});
 }
 
 /// Compares what has come.
@@ -393,6 +282,11 @@ Result<CheckStep> SelfCheck::step() {
     SB_TRY(const bool is_there, settle(device));
     if (!is_there) return CheckStep::kWaits;
     SB_OK(judge(*running_));
+    if (running_->attends && running_->position < device.long_position()) {
+      const int32_t first = std::exchange(running_->position, device.long_position());
+      SB_OK(run(*running_, first));
+      return CheckStep::kMore;
+    }
     if (running_->has_logits && device.n_choices() > 0) {
       running_->chooses = true;
       const auto n = int32_t(running_->other->output("logits").size());

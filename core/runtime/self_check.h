@@ -42,6 +42,7 @@ class SelfCheck {
   };
   bool find(const Plan& pass);
   Status start(Stretch& stretch);
+  Status run(Stretch& stretch, int32_t first);
   Status judge(Stretch& stretch);
 
   Model& model_;

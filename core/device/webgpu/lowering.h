@@ -24,7 +24,16 @@ struct GpuStep {
   GpuId weights[2] = {0, 0};     // bindings 4 and 5
   int32_t kv_layer = -1;         // or keys and values of this layer there
   uint32_t groups[3] = {1, 1, 1};
+  // Behind many tokens, attention's keys are split among workgroups, and a step puts together what they leave.
+  bool is_split = false, merges = false;
 };
+
+/// Among how many workgroups a head's keys are split, for a token at a position. Two of 256 keys or more are slower than one of both until
+/// there are about a thousand (docs/performance.md).
+inline constexpr uint32_t kSplitFrom = 1024, kMostSplits = 16;
+constexpr uint32_t n_splits(uint32_t position) {
+  return position < kSplitFrom ? 1 : position / 256 < kMostSplits ? position / 256 : kMostSplits;
+}
 
 /// cos and sin of a RopeTable node, which the host computes: kernels' sines may be off by 2⁻¹¹.
 struct GpuAngles {

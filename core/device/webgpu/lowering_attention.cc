@@ -71,7 +71,7 @@ void Lowering::lower_one(const OneAttention& a) {
            " = vec4f(heads[i], heads[i + 1u], heads[i + 2u], heads[i + 3u]);\n}\n";
   };
   for (uint32_t part = 0; part < n_parts; ++part) {
-    own += heads4(parts[part], "slice == 0u && d < kWords", "2u * dh + d", part);
+    own += heads4(parts[part], "split == 0u && slice == 0u && d < kWords", "2u * dh + d", part);
     shrink += parts[part] + " *= shrink;\n";
   }
   for (uint32_t m = 0; m < n_q; ++m) {
@@ -169,12 +169,27 @@ void Lowering::lower_one(const OneAttention& a) {
                  vector(a.q_gain),
                  vector(a.k_gain),
                  a.norm ? bits(a.norm->offset) : 0,
-                 0};
+                 splits_at_};
   step.params.insert(step.params.end(), carries.begin(), carries.end());
   step.params.insert(step.params.end(), pack_words.begin(), pack_words.end());
   step.kv_layer = op.layer;
   step.groups[0] = uint32_t(op.n_heads);
+  step.is_split = true;
   push(std::move(step));
+
+  splits_words_ = std::max(splits_words_, uint64_t(op.n_heads) * kMostSplits * (dh + 2));
+  GpuStep merge;
+  merge.name = "attention_merge";
+  merge.params = {at(y), splits_at_, 0, 0};
+  std::string merge_helpers = wgsl("rows/main"), merge_pack;
+  pack_heads(y, dh, 1, merge_helpers, merge_pack, merge.params);
+  merge.text = wgsl("prelude") + wgsl("access") + merge_helpers +
+               wgsl("attention_merge", {{"$DH", number(dh)},
+                                        {"$PACK", merge_pack.empty() ? "" : wgsl("attention_pack", {{"$STAGES", merge_pack}})},
+                                        {"$KEEP", std::string(kKeepLayout)}});
+  merge.groups[0] = uint32_t(op.n_heads);
+  merge.merges = true;
+  push(std::move(merge));
 }
 
 void Lowering::pack_heads(int32_t y, uint32_t dh, size_t first, std::string& helpers, std::string& calls, std::vector<uint32_t>& words) {

@@ -124,16 +124,20 @@ std::string Lowering::products_text(const PlaneMatrix& m, const PlaneCode& code,
   const uint32_t n = chunk_words(m);
   const auto P = uint32_t(code.n_planes);
   const uint32_t n_chunks = n_words / n;
+  const bool is_ahead = n_chunks > 16;  // a lane has several: the next one's weights are asked for before this one's products
   std::string sums, loads, products, lanes;
   for (uint32_t r = 0; r < 2; ++r) {
     for (uint32_t p = 0; p < P; ++p) {
       const std::string id = std::to_string(r * P + p);
       sums += "var sum" + id + " = 0.0;\n";
-      loads += "var w" + id + " = W[row + " + number((r * P + p) * n_chunks) + " + c];\n";
+      const std::string from = "W[row + " + number((r * P + p) * n_chunks) + " + ";
+      loads += "var w" + id + " = " + (is_ahead ? "ahead" + id + ";\nahead" + id + " = " + from + "after];\n" : from + "c];\n");
+      if (is_ahead) sums += "var ahead" + id + " = " + from + "lane];\n";
       lanes += "{\nlet i = pair * " + number(2 * P) + " + " + number(r * P + p) + ";\nlane_put(i * 16u + (lane ^ (i & 15u)), 2.0 * sum" +
                id + " - whole);\n}\n";
     }
   }
+  if (is_ahead) loads = "let after = min(c + 16u, kChunks - 1u);\n" + loads;
   for (uint32_t i = 0; i < 2 * n; ++i)
     loads += "let x" + std::to_string(i) + " = " + (inside ? "packed[" : "arena[(x >> 2u) + ") + number(i * n_chunks) + " + c];\n";
   const std::string at = "c * " + number(n * 32) + " / " + number(block);

@@ -40,9 +40,9 @@ inline const char* activation_name(Activation act) {
 }
 
 /// Words of scratch that a program's steps share: inputs made ready for planes, what blocks of products give to the next, sums of squares,
-/// angles.
+/// what splits of attention leave, angles.
 struct Scratch {
-  uint32_t packed = 0, carry = 0, squares = 0, angles = 0;
+  uint32_t packed = 0, carry = 0, squares = 0, splits = 0, angles = 0;
 };
 
 /// Walks the nodes. The first walk has neither weights nor places, and finds out what is chained with what and how much scratch there is;
@@ -54,7 +54,8 @@ class Lowering {
     packed_at_ = kGpuIdsAt + aligned(uint64_t(plan.n_tokens()));
     carry_at_ = packed_at_ + scratch.packed;
     squares_at_ = carry_at_ + scratch.carry;
-    angles_at_ = squares_at_ + scratch.squares;
+    splits_at_ = squares_at_ + scratch.squares;
+    angles_at_ = splits_at_ + scratch.splits;
     place_values(angles_at_ + scratch.angles, layout);
     uses_.assign(plan.values().size(), 0);
     for (const Node& node : plan.nodes()) {
@@ -94,7 +95,9 @@ class Lowering {
   }
   uint64_t arena_words() const { return out_.arena_words; }
   const NodeTimes& times() const { return times_; }
-  Scratch scratch() const { return {aligned(packed_words_), 2 * aligned(carry_words_), aligned(squares_words_), aligned(angles_words_)}; }
+  Scratch scratch() const {
+    return {aligned(packed_words_), 2 * aligned(carry_words_), aligned(squares_words_), aligned(splits_words_), aligned(angles_words_)};
+  }
 
  private:
   const Value& value(int32_t v) const { return plan_.values()[size_t(v)]; }
@@ -496,8 +499,8 @@ class Lowering {
   bool is_odd_ = false;
   size_t index_ = 0;       // of the node being lowered, the last of those that become one step
   std::vector<int> uses_;  // of a root's value, by nodes and as outputs
-  uint32_t packed_at_, carry_at_, squares_at_, angles_at_;
-  uint64_t packed_words_ = 0, carry_words_ = 0, squares_words_ = 0, angles_words_ = 0;
+  uint32_t packed_at_, carry_at_, squares_at_, splits_at_, angles_at_;
+  uint64_t packed_words_ = 0, carry_words_ = 0, squares_words_ = 0, splits_words_ = 0, angles_words_ = 0;
 };
 
 }  // namespace sb

@@ -261,7 +261,8 @@ class WebgpuDevice final : public Device {
     SB_OK(bind(*v, cache));
     last_cache_ = cache ? cache->watch() : std::weak_ptr<const uint64_t>();
 
-    const uint32_t step[4] = {uint32_t(scalars.position), uint32_t(p.plan->n_tokens())};
+    n_splits_ = p.plan->n_tokens() == 1 ? n_splits(uint32_t(scalars.position)) : 1;
+    const uint32_t step[4] = {uint32_t(scalars.position), uint32_t(p.plan->n_tokens()), n_splits_};
     step_.write(0, std::span<const uint32_t>(step));
     if (!scalars.ids.empty()) arena_.write(kGpuIdsAt * 4, scalars.ids);
     for (const GpuAngles& angles : v->lowered.angles) write_angles(angles, p.plan->n_tokens(), scalars.position);
@@ -271,7 +272,9 @@ class WebgpuDevice final : public Device {
       }
     }
 
-    std::vector<uint32_t> commands = v->commands;
+    std::vector<uint32_t> commands;
+    commands.reserve(v->commands.size() + 2 * kDispatchWords);
+    for (size_t i = 0; i < v->lowered.steps.size(); ++i) add_dispatch(*v, i, commands);
     if (scalars.n_choices > 0) {
       add_choice(p, *v, scalars.n_choices, commands);
     } else {
@@ -320,6 +323,7 @@ class WebgpuDevice final : public Device {
   std::vector<uint64_t> kernels(const Plan& plan, bool half) const override { return gpu_texts(plan, half); }
 
   int n_choices() const override { return int(kMostAhead); }
+  int32_t long_position() const override { return kSplitFrom + 80; }
   Result<std::optional<int32_t>> chosen() override {
     SB_OK(check());
     if (choices_.empty()) return std::nullopt;
@@ -348,9 +352,9 @@ class WebgpuDevice final : public Device {
                  {{"what", "Nothing has run that could be profiled"}, {"fix", "Let the model answer first, where waiting is possible."}});
     OrderedJson steps = OrderedJson::array();
     for (size_t i = 0; i < v->lowered.steps.size(); ++i) {
-      const auto one = v->commands.begin() + int64_t(i) * kDispatchWords;
       std::vector<uint32_t> commands;
-      for (int n = 0; n < kRepeats; ++n) commands.insert(commands.end(), one, one + kDispatchWords);
+      for (int n = 0; n < kRepeats; ++n) add_dispatch(*v, i, commands);
+      if (commands.empty()) continue;
       commands.insert(commands.end(), {uint32_t(GpuCommand::kRead), arena_.id(), 0, 4, kSlot});
       double ms = 0;
       for (int turn = 0; turn < 2; ++turn) {  // the first warms up
@@ -430,6 +434,15 @@ class WebgpuDevice final : public Device {
     GpuId& known = pipelines_[text];
     if (!known) known = gpu_pipeline(text.data(), uint32_t(text.size()));
     return known;
+  }
+
+  /// Step i, as the last run's position has it.
+  void add_dispatch(const GpuVariant& v, size_t i, std::vector<uint32_t>& commands) const {
+    const GpuStep& step = v.lowered.steps[i];
+    if (step.merges && n_splits_ == 1) return;
+    const auto one = v.commands.begin() + int64_t(i) * kDispatchWords;
+    commands.insert(commands.end(), one, one + kDispatchWords);
+    if (step.is_split) *(commands.end() - 2) = n_splits_;  // of its groups the second
   }
 
   Status make_room(const GpuVariant& v) {
@@ -560,6 +573,7 @@ class WebgpuDevice final : public Device {
   uint32_t next_slot_ = 0;
   std::weak_ptr<const uint64_t> last_cache_;  // the serial of the cache of the last run, while there is that cache
   bool is_dropping_ = false;
+  uint32_t n_splits_ = 1;  // of attention in the last run
 };
 
 }  // namespace

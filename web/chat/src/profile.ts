@@ -1,5 +1,5 @@
 // Where a token's time on the GPU goes: a bar a kernel. Behind the device's details, and with ?profile after the first answer.
-import type { Model, StepTime } from 'subbyte';
+import type { GpuProfile, Model, StepTime } from 'subbyte';
 
 import { h, part, shareBar } from './dom.ts';
 import { count } from './format.ts';
@@ -27,7 +27,7 @@ export async function showProfile(model: Model): Promise<void> {
   }
 }
 
-function chart(steps: StepTime[]): HTMLElement[] {
+function chart({ steps, tokenUs }: GpuProfile): HTMLElement[] {
   if (!steps.length) return [h('p', { 'data-testid': 'profile-trouble' }, 'Nothing has run on the GPU yet: ask something first.')];
   const bars = barsOf(steps);
   const [us, nTimes] = [sum(bars.map((bar) => bar.us)), sum(bars.map((bar) => bar.nTimes))];
@@ -38,9 +38,9 @@ function chart(steps: StepTime[]): HTMLElement[] {
   });
   const head = ['Kernel', 'Times', 'Each', 'Of all', ''].map((name) => h('th', { scope: 'col' }, name));
   return [
-    h('p', { 'data-testid': 'profile-total' }, `${micros(us)} a token in ${count(nTimes)} kernels.`),
+    h('p', { 'data-testid': 'profile-total' }, `${micros(tokenUs)} a token in ${count(nTimes)} kernels; one by one they take ${micros(us)}.`),
     h('div', { class: 'wide' }, h('table', { 'data-testid': 'profile-kernels' }, h('thead', {}, h('tr', {}, ...head)), h('tbody', {}, ...rows))),
-    h('p', { class: 'quiet' }, 'Alone and over and over, with small weights from the GPU\'s cache: what a kernel can do, not what it waits for.'),
+    h('p', { class: 'quiet' }, 'Below, each alone and over and over, with small weights from the GPU\'s cache: what a kernel can do, not what it waits for in a token.'),
   ];
 }
 

@@ -1,7 +1,7 @@
 // The GPU as the core sees it (core/device/webgpu/gpu.h), served over WebGPU: numbered objects, and lists of commands of which each becomes
 // one submission. Nothing waits: a read that has not come yet is asked for again after answered().
 import { failure, reasonOf } from './errors.ts';
-import type { StepTime } from './types.ts';
+import type { GpuProfile, StepTime } from './types.ts';
 
 /** A page's navigator.gpu, or Node's. Throws what says why there is none. */
 export type FindGpu = () => Promise<GPU>;
@@ -16,9 +16,9 @@ const QUERY_RESOLVE = 0x200;
 const USES = [0x80, 0x40]; // GpuUse: storage, uniform
 const MAP_MODE_READ = 0x1;
 
-const PROFILE_LEAST = 4; // times that a step runs between two timestamps
-const PROFILE_MOST = 200;
-const PROFILE_US = 20_000; // that all of them may take
+const PROFILE_US = 50_000; // that a measurement may take, about
+const PROFILE_TOKENS = 50; // turns at most, of all steps
+const PROFILE_STEPS = 1000; // of one
 
 const DISPATCH = 1;
 const COPY = 2;
@@ -30,6 +30,12 @@ const BINDING_WORDS = 3; // buffer, offset, bytes (0: to the buffer's end)
 
 const FEATURES = ['shader-f16', 'subgroups', 'timestamp-query'] as const;
 const LIMITS = ['maxBufferSize', 'maxStorageBufferBindingSize', 'maxComputeWorkgroupStorageSize'] as const;
+
+/** A kind of step that is being timed, by one of it. */
+interface Timed extends StepTime {
+  pipeline: number;
+  bind: number;
+}
 
 /** Objects by number; 0 is none. */
 class Numbered<T> {
@@ -156,47 +162,68 @@ export class Gpu {
     this.#hasAnswered = false;
   }
 
-  /** Times the steps of the last run, each many times over between two timestamps, which spoils what they work on: the session that ran must
-   * begin anew. Errors: kArgumentInvalid where the GPU tells no times. */
-  async profile(): Promise<StepTime[]> {
+  /** Times the steps of the last run, each many times over between two timestamps, and all in their order, which spoils what they work on: the
+   * session that ran must begin anew. Errors: kArgumentInvalid where the GPU tells no times. */
+  async profile(): Promise<GpuProfile> {
     const device = this.#device;
     if (!device.features.has('timestamp-query'))
       throw failure('kArgumentInvalid', { what: 'This GPU or browser tells no times of kernels', fix: 'Profile where WebGPU has "timestamp-query".' });
-    const steps = new Map<string, StepTime & { pipeline: number; bind: number }>();
+    const known = new Map<string, Timed>();
+    const order: { step: Timed; pipeline: number; bind: number }[] = [];
     for (let at = 0; at < this.#last.length; at += this.#last[at] === READ ? 5 : 6) {
       const [what, pipeline, bind, ...groups] = this.#last.subarray(at, at + 6) as unknown as [number, number, number, number, number, number];
       if (what !== DISPATCH) continue;
-      const kernel = this.#pipelines.get(pipeline).label;
+      const { label: kernel } = this.#pipelines.get(pipeline);
       const key = `${kernel} ${groups.join()}`;
-      const known = steps.get(key);
-      if (known) known.n++;
-      else steps.set(key, { kernel, groups, n: 1, us: 0, pipeline, bind });
+      const step = known.get(key) ?? { kernel, groups, n: 0, us: 0, tokenUs: 0, pipeline, bind };
+      known.set(key, step);
+      step.n++;
+      order.push({ step, pipeline, bind });
     }
     const set = device.createQuerySet({ type: 'timestamp', count: 2 });
     const size = 16; // bytes
     const resolved = device.createBuffer({ size, usage: QUERY_RESOLVE | COPY_SRC });
     const come = device.createBuffer({ size, usage: MAP_READ | COPY_DST });
-    for (const step of steps.values()) {
-      let nTimes = PROFILE_LEAST;
-      for (let turn = 0; turn < 2; ++turn) { // the first warms up, and says how often is not too long
+    // Microseconds of a turn: browsers tell time in steps of 100, so it takes many; the first warms up, and says how many are not too long.
+    const time = async (most: number, turn: (pass: GPUComputePassEncoder) => void) => {
+      let us = 0;
+      for (let nTurns = 1, i = 0; i < 2; ++i) {
         const encoder = device.createCommandEncoder();
         const pass = encoder.beginComputePass({ timestampWrites: { querySet: set, beginningOfPassWriteIndex: 0, endOfPassWriteIndex: 1 } });
-        pass.setPipeline(this.#pipelines.get(step.pipeline));
-        pass.setBindGroup(0, this.#binds.get(step.bind));
-        for (let i = 0; i < nTimes; ++i) pass.dispatchWorkgroups(...step.groups);
+        for (let t = 0; t < nTurns; ++t) turn(pass);
         pass.end();
         encoder.resolveQuerySet(set, 0, 2, resolved, 0);
         encoder.copyBufferToBuffer(resolved, 0, come, 0, size);
         device.queue.submit([encoder.finish()]);
         await come.mapAsync(MAP_MODE_READ);
         const [begin, end] = new BigUint64Array(come.getMappedRange()) as unknown as [bigint, bigint];
-        step.us = Number(end - begin) / 1000 / nTimes;
-        nTimes = Math.max(PROFILE_LEAST, Math.min(PROFILE_MOST, Math.ceil(PROFILE_US / Math.max(step.us, 0.1))));
         come.unmap();
+        us = Number(end - begin) / 1000 / nTurns;
+        nTurns = Math.max(1, Math.min(most, Math.ceil(PROFILE_US / Math.max(us, 0.1))));
       }
+      return us;
+    };
+    const token = (without?: Timed) =>
+      time(PROFILE_TOKENS, (pass) => {
+        for (const { step, pipeline, bind } of order) {
+          if (step === without) continue;
+          pass.setPipeline(this.#pipelines.get(pipeline));
+          pass.setBindGroup(0, this.#binds.get(bind));
+          pass.dispatchWorkgroups(...step.groups);
+        }
+      });
+    const tokenUs = await token();
+    for (const step of known.values()) {
+      step.tokenUs = Math.max(0, tokenUs - (await token(step))) / step.n;
+      step.us = await time(PROFILE_STEPS, (pass) => {
+        pass.setPipeline(this.#pipelines.get(step.pipeline));
+        pass.setBindGroup(0, this.#binds.get(step.bind));
+        pass.dispatchWorkgroups(...step.groups);
+      });
     }
     for (const made of [set, resolved, come]) made.destroy();
-    return [...steps.values()].map(({ kernel, groups, n, us }) => ({ kernel, groups, n, us })).sort((a, b) => b.n * b.us - a.n * a.us);
+    const steps = [...known.values()].map(({ kernel, groups, n, us, tokenUs }) => ({ kernel, groups, n, us, tokenUs }));
+    return { steps: steps.sort((a, b) => b.n * b.tokenUs - a.n * a.tokenUs), tokenUs };
   }
 
   /** Resolves when the GPU has taken some of what is on its way to it; at once when nothing is. */

@@ -4,7 +4,7 @@ import type { Client } from './client.ts';
 import { failure } from './errors.ts';
 import { generateOptionNames } from './generated/options.ts';
 import type { Call, Dropped } from './messages.ts';
-import type { DeviceEvent, GenerateOptions, GoldenReport, MemoryReport, Message, ModelInfo, Progress, StepTime } from './types.ts';
+import type { DeviceEvent, GenerateOptions, GoldenReport, GpuProfile, MemoryReport, Message, ModelInfo, Progress } from './types.ts';
 
 /** Options under their JavaScript names → JSON under the core's; what is undefined is left out, what is unknown goes through, so that
  * the core can name the nearest one. */
@@ -177,9 +177,9 @@ export class Model extends EventTarget implements AsyncDisposable {
     return { ...report, gpu: camelKeys(gpu) };
   }
 
-  /** What the GPU's steps of the last token took, the costliest first. The conversation begins anew.
+  /** Where the GPU's time of the last token went. The conversation begins anew.
    * Errors: kArgumentInvalid where the GPU tells no times, kSessionBusy. */
-  async profile(): Promise<StepTime[]> {
+  async profile(): Promise<GpuProfile> {
     if (this.#isBusy) throw failure('kSessionBusy');
     return this.#call({ name: 'profile' });
   }

@@ -48,11 +48,21 @@ export interface GpuInfo {
   limits: { buffer: number; binding: number; workgroup: number; groups: number };
 }
 
-/** A step of the last run: how often it has such, and what one takes after the other, alone. */
+/** Where the GPU's time goes in a run of the model: the last token, as a rule. */
+export interface GpuProfile {
+  /** The costliest first. */
+  steps: StepTime[];
+  /** Microseconds of all steps in their order, as a token has them: with what they wait for between them. */
+  tokenUs: number;
+}
+
+/** A step of the last run, and how often the run has such. Microseconds: by which a token without it is shorter (weights then come from
+ * memory, and what was written before it is waited for), and of the same one over and over, which is what the kernel can do. */
 export interface StepTime {
   kernel: string;
   groups: [number, number, number];
   n: number;
+  tokenUs: number;
   us: number;
 }
 

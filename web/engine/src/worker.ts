@@ -374,9 +374,9 @@ export function serve(
   }
 
   async function profile(id: number): Promise<void> {
-    const steps = await gpu.profile();
+    const profile = await gpu.profile();
     core.check('sb_session_reset', session);
-    answer(id, steps);
+    answer(id, profile);
   }
 
   function tokenizer(): number {

@@ -1,15 +1,17 @@
 // One token's attention from the product of q, k and v on: what their blocks lack, norms of heads, turns, the cache's new rows, and softmax(scale
 // · q·kᵀ, last `window` keys) · v, one workgroup a head, 256 keys at a time (online softmax, Milakov & Gimelshein 2018). The token's own key
-// and value come from here, rounded as the cache has them; who goes first in a group of heads stores them.
+// and value come from here, rounded as the cache has them; who goes first in a group of heads stores them. Many keys are split among
+// workgroups (Flash-Decoding, Dao et al. 2023), the token itself being the first one's: attention_merge.wgsl puts together what they leave.
 // Eight lanes share a key, then $LANES lanes four words of the values' each, of which the first are asked for before the scores are known.
 // Unrolled in the text: see attention.wgsl.
 // P[0]: q, k, v, y. P[1]: H / K, window, words of the cache a row, scale. P[2]: softcap, angles, pairs turned, eps. P[3]: norms of q and k or
-// none, offset. P[4], P[5], P[6]: carries of q, k and v: where or none, rows before, blocks a segment.
+// none, offset, what splits leave: [H][splits][dh + 2]. P[4], P[5], P[6]: carries of q, k and v: where or none, rows before, blocks a segment.
 @group(0) @binding(4) var<storage, read_write> keys: array<vec4u>;
 @group(0) @binding(5) var<storage, read_write> values: array<vec4u>;
 const dh = $DH;
 const kWords = $WORDS;  // of a head's row, four at a time
 const kSlices = 256u / $LANES;
+const kLeast = -3.0e38;
 var<workgroup> raw: array<f32, 2 * dh>;    // q, k
 var<workgroup> heads: array<f32, 3 * dh>;  // q, k, v as they meet
 // [256][8], in the memory that rotations use later; swizzled, since threads read the rows of it side by side.
@@ -53,6 +55,7 @@ $CACHE
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) l: u32) {
   $KEEP
   let h = group.x;
+  let split = group.y;
   let t = 0u;
   let kv = h / P[1].x;
   if (l < dh) {
@@ -68,14 +71,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) l:
   workgroupBarrier();
   let row = P[1].z >> 2u;
   let column = kv * kWords;
-  if (h % P[1].x == 0u && l < kWords) {
+  if (split == 0u && h % P[1].x == 0u && l < kWords) {
     let to = step.position * row + column + l;
     keys[to] = stored(dh + l * kElements);
     values[to] = stored(2u * dh + l * kElements);
   }
-  let end = step.position;
+  var end = step.position;
   var begin = 0u;
   if (P[1].y > 0u && end + 1u > P[1].y) { begin = end + 1u - P[1].y; }
+  if (step.n_splits > 1u) {
+    let share = ((end - begin + step.n_splits - 1u) / step.n_splits + 255u) / 256u * 256u;
+    begin += split * share;
+    end = min(end, begin + share);
+  }
 
   // The token itself, then those before it.
   part[l] = 0.0;
@@ -95,8 +103,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) l:
   let slot = l >> 3u;
   let d = l % $LANES;
   let slice = l / $LANES;
-  var highest = own;
-  var total = select(0.0, 1.0, slice == 0u);
+  var highest = select(kLeast, own, split == 0u);
+  var total = select(0.0, 1.0, slice == 0u && split == 0u);
   $OWN
   $Q
   for (var j0 = begin; j0 < end; j0 += 256u) {
@@ -106,7 +114,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) l:
     let at = column + min(d, kWords - 1u);
     $SCORES
     workgroupBarrier();
-    var score = -3.0e38;
+    var score = kLeast;
     if (l < n) {
       score = capped(((sum_at(l, 0u) + sum_at(l, 1u)) + (sum_at(l, 2u) + sum_at(l, 3u))) +
                      ((sum_at(l, 4u) + sum_at(l, 5u)) + (sum_at(l, 6u) + sum_at(l, 7u))));
@@ -145,9 +153,20 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) l:
       y += sum_at(s * $LANES + l / kElements, l % kElements);
       all += part[s * $LANES];
     }
-    st(P[0].w + h * dh + l, y / all);
+    if (step.n_splits == 1u) {
+      st(P[0].w + h * dh + l, y / all);
+    } else {
+      let to = P[3].w + (h * step.n_splits + split) * (dh + 2u);
+      st(to + l, y);
+      if (l == 0u) {
+        st(to + dh, all);
+        st(to + dh + 1u, highest);
+      }
+    }
   }
-  $PACK
+  if (step.n_splits == 1u) {
+    $PACK
+  }
 }
 fn capped(score: f32) -> f32 {
   if (P[2].x == 0u) { return score; }
