@@ -53,6 +53,7 @@ wants unit && shelf unit ctests release unit
 if wants unit; then
   need_npm && need_model || failed+=("set-up")
   shelf "tokenizers, against npm" tokenizers
+  shelf "command line" tests/cli/run.sh build/release/apps/cli/subbyte "$model"
 fi
 wants ops && shelf ops ctests release ops
 if wants_any golden session web; then build_web || failed+=("build web"); need_model || failed+=("model"); fi

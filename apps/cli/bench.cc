@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "commands.h"
+#include "tuning.h"
 
 namespace cli {
 namespace {
@@ -127,7 +128,7 @@ void print_steps(const Json& profile) {
 }
 
 void bench(const BenchArguments& a) {
-  const Engine engine = open_engine(a.engine);
+  const Engine engine = open_tuned_engine(a.engine);
   const Now before = now();
   const Model model = load_model(engine.get(), a.model, a.load);
   const Session session(checked(sb_session_create(model.get(), "{}")));

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "commands.h"
+#include "tuning.h"
 
 namespace cli {
 namespace {
@@ -31,7 +32,7 @@ bool ask(std::string& line) {
 }
 
 void chat(const ChatArguments& a) {
-  const Engine engine = open_engine(a.engine);
+  const Engine engine = open_tuned_engine(a.engine);
   std::fprintf(stderr, "Loading %s …\n", a.model.c_str());
   const Model model = load_model(engine.get(), a.model, a.load);
   const Json info = parsed(sb_model_info(model.get()));

@@ -18,6 +18,7 @@ void add_session(CLI::App& app);
 void add_quantize(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_verify(CLI::App& app);
+void add_doctor(CLI::App& app);
 
 /// The engine's own options (sb_options), offered as flags: "max_tokens" is --max-tokens. Values land in `into` with their types.
 void add_options(CLI::App& app, const char* group, Json& into);

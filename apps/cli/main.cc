@@ -56,6 +56,7 @@ int main(int argc, char** argv) {
   cli::add_quantize(app);
   cli::add_eval(app);
   cli::add_verify(app);
+  cli::add_doctor(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) { return app.exit(error) == 0 ? 0 : 2; } catch (const cli::Failure& failure) {

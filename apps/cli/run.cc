@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "commands.h"
+#include "tuning.h"
 
 namespace cli {
 namespace {
@@ -15,7 +16,7 @@ struct RunArguments {
 
 void run(const RunArguments& a) {
   const auto begin = std::chrono::steady_clock::now();
-  const Engine engine = open_engine(a.engine);
+  const Engine engine = open_tuned_engine(a.engine);
   const Model model = load_model(engine.get(), a.model, a.load);
   const double load_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
   const Json info = parsed(sb_model_info(model.get()));

@@ -51,6 +51,9 @@ SB_API void sb_engine_free(sb_engine*);
 /* {device, device_why: why it is not the GPU where that was wanted, isa, threads, threads_why, gpu?: {adapter, vendor, software, …},
  * families: [...], dtypes: [...]}. */
 SB_API const char* sb_engine_capabilities(sb_engine*);
+/* Measures which of the CPU's kernels, and how many threads, answer soonest here: about a second, whatever the engine's own device. Not in
+ * a page. {isa, threads, measured: [{isa, threads, gweights_per_s, gmac_per_s}]}: of one token, of a prompt's. */
+SB_API const char* sb_engine_tuning(sb_engine*);
 /* After a load that failed with kDeviceLost: opens the GPU anew. SB_STEP_DONE: load again; SB_STEP_WAITS, in a page: ask again when the GPU
  * has answered; or negative, also when it was lost too often lately. */
 SB_API int32_t sb_engine_reopen(sb_engine*);
