@@ -4,6 +4,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { createHash } from 'node:crypto';
 import { execFileSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
 import { requantize } from './gguf_requantize.mjs';
 
 export const CACHE = process.env.SUBBYTE_CACHE || path.join(os.homedir(), '.cache', 'subbyte');
@@ -34,6 +35,17 @@ function published(folder) {
     fs.rmSync(scratch, { recursive: true, force: true });
   }
   return file;
+}
+
+/** The model as a folder of few bits ("coded2" …), quantised by `program` when it is not there yet. For speed: on little text. */
+export function model_folder(format, program) {
+  const folder = path.join(CACHE, 'models', `${MODEL}.${format}`);
+  if (fs.existsSync(folder)) return folder;
+  process.stderr.write(`quantising ${MODEL} to ${format}: minutes\n`);
+  const text = fileURLToPath(new URL('../../data/calibration.txt', import.meta.url));
+  const options = ['--bits', format.replace('coded', ''), '--tokens', '2048', '--eval-windows', '0', '--text', text];
+  execFileSync(program, ['quantize', model_file(PUBLISHED.dtype), folder, ...options], { stdio: ['ignore', 'ignore', 'inherit'] });
+  return folder;
 }
 
 /** The file of the model in `dtype` (Q4_1, Q4_0, Q8_0), made when it is not there yet. */

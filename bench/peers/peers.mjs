@@ -11,7 +11,9 @@ const here = path.dirname(fileURLToPath(import.meta.url));
 const CONTENDERS = ['subbyte_wasm', 'subbyte_native', 'wllama2', 'wllama3', 'llama_cpp'];
 const CONTEXT = 1024;
 const USAGE = `usage: ./dev bench peers [--quick] [--json FILE] [--dtypes Q4_1,Q4_0,Q8_0] [--threads 1,2] [--rounds N] [--starts N] [--only NAME,…]
+                         [--folders coded2,coded4]
   --quick    Q4_1 on two threads, two rounds: under four minutes
+  --folders  ours also over the same model quantised to these, beside the peers' file
   --only     these contenders: subbyte-wasm, subbyte-native, wllama-2.4.0, wllama-3.8.1, llama.cpp`;
 
 const say = (text) => process.stderr.write(text + '\n');
@@ -20,13 +22,13 @@ const list = (text) => text.split(',').filter(Boolean);
 function arguments_of(argv) {
   const { values } = parseArgs({ args: argv, options: {
     quick: { type: 'boolean', default: false }, json: { type: 'string' }, dtypes: { type: 'string' }, threads: { type: 'string' },
-    rounds: { type: 'string' }, starts: { type: 'string' }, only: { type: 'string' }, help: { type: 'boolean', default: false },
+    folders: { type: 'string' }, rounds: { type: 'string' }, starts: { type: 'string' }, only: { type: 'string' }, help: { type: 'boolean', default: false },
   } });
   if (values.help) { console.log(USAGE); process.exit(0); }
   const of = (given, full, quick) => given ?? (values.quick ? quick : full);
   const o = {
     json: values.json, only: values.only && list(values.only),
-    dtypes: list(of(values.dtypes, 'Q4_0,Q4_1', 'Q4_1')), threads: list(of(values.threads, '1,2', '2')).map(Number),
+    folders: list(of(values.folders, 'coded2,coded4', '')), dtypes: list(of(values.dtypes, 'Q4_0,Q4_1', 'Q4_1')), threads: list(of(values.threads, '1,2', '2')).map(Number),
     rounds: Number(of(values.rounds, 5, 2)), starts: Number(of(values.starts, 3, 2)),
   };
   if (o.threads.some((t) => !(t >= 1)) || !(o.rounds >= 1) || !(o.starts >= 1)) { say(USAGE); process.exit(2); }
@@ -74,7 +76,8 @@ async function run_group({ contenders, samples, group, file, options, proof, pro
     await each(async (entry) => {
       await entry.session?.stop();
       const s = (entry.session = await entry.arena.start());
-      if (!s.text.includes(proof.expects)) throw new Error(`answers ${JSON.stringify(s.text)} to ${JSON.stringify(proof.prompt)}: refused`);
+      const { prompt, expects } = entry.c.proof ?? proof;
+      if (!s.text.includes(expects)) throw new Error(`answers ${JSON.stringify(s.text)} to ${JSON.stringify(prompt)}, not ${JSON.stringify(expects)}: refused`);
       if (s.about?.threads && s.about.threads !== group.threads) throw new Error(`runs ${s.about.threads} threads, ${group.threads} wanted: refused`);
       samples.add(key_of(entry.c, 'load_ms'), round, s.load_ms);
       samples.add(key_of(entry.c, 'first_token_ms'), round, s.first_token_ms);
@@ -110,8 +113,9 @@ const options = arguments_of(process.argv.slice(2));
 install();
 const { Samples } = await import('./statistics.mjs');
 const { print_table } = await import('./table.mjs');
-const { MODEL, model_file } = await import('./models.mjs');
-const { proof_of, make_prompt } = await import('./prompts.mjs');
+const { MODEL, model_file, model_folder } = await import('./models.mjs');
+const { proof_of, proof_of_folder, make_prompt } = await import('./prompts.mjs');
+const { program } = await import('./contenders/subbyte_native.mjs');
 const { brotli_bytes } = await import('./payload.mjs');
 
 const samples = new Samples(), refused = new Set();
@@ -122,6 +126,13 @@ if (!contenders.length) process.exit(1);
 for (const c of contenders) {
   const files = c.payload();
   if (files) samples.add({ contender: c.name, model: null, dtype: null, threads: null, case: 'payload_br_bytes', clock: 'wall' }, 0, brotli_bytes(files), { how: files.map((f) => path.basename(f)).join(' + ') });
+}
+
+for (const format of options.folders) {
+  const folder = model_folder(format, program);
+  const proof = proof_of_folder(folder, program);
+  for (const c of contenders.filter((c) => c.is_ours && !c.format))
+    contenders.push({ ...c, format, proof, name: `${c.name} ${format}`, prepare: (group) => c.prepare({ ...group, file: folder, proof }) });
 }
 
 // Prompts are cut once, by llama.cpp's tokenizer, so that all compute the same tokens.

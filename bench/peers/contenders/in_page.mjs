@@ -23,7 +23,7 @@ export function in_page({ name, version, is_ours = false, adapter, folders, down
     async prepare({ file, threads, context, proof }) {
       const server = await serve({ '/adapters/': here, '/models/': path.dirname(file), ...folders });
       const profile = fresh_profile();
-      const page = { base: server.base, adapter: `/adapters/${adapter}`, model: `/models/${path.basename(file)}`, threads, context, profile, proof };
+      const page = { base: server.base, adapter: `/adapters/${adapter}`, model: `/models/${path.basename(file)}${fs.statSync(file).isDirectory() ? '/' : ''}`, threads, context, profile, proof };
       await (await open_page(page)).stop(); // fills the cache; what is measured is a visitor who comes back
       return {
         start: () => open_page(page),

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { start_process } from './process.mjs';
 
 const build = process.env.SUBBYTE_BUILD ?? path.join(path.dirname(fileURLToPath(import.meta.url)), '../../../build');
-const program = path.join(build, 'release/apps/cli/subbyte');
+export const program = path.join(build, 'release/apps/cli/subbyte');
 
 export default {
   name: 'subbyte-native', is_ours: true,
