@@ -19,7 +19,7 @@ void doctor(const DoctorArguments& a) {
   const Json tuning = a.tune ? tune(cpu.get()) : stored_tuning();
   const Json gpu = here.value("gpu", Json());
   if (a.json) {
-    const Json out = {{"isa", cpu_here["isa"]},    {"threads", cpu_here["threads"]},           {"gpu", gpu},
+    const Json out = {{"isa", cpu_here["isa"]},        {"threads", cpu_here["threads"]},        {"gpu", gpu},
                       {"gpu_why", here["device_why"]}, {"tuning_file", tuning_file().string()}, {"tuning", tuning}};
     std::printf("%s\n", out.dump().c_str());
     return;

@@ -29,6 +29,22 @@ pid_t named_holder(int file) {
   return pid > 0 && (::kill(pid_t(pid), 0) == 0 || errno == EPERM) ? pid_t(pid) : 0;
 }
 
+/// All of the bytes by pread or pwrite; otherwise false and errno.
+template <class Move, class Byte>
+bool move_all(Move move, int file, uint64_t offset, Byte* bytes, uint64_t n_bytes) {
+  for (uint64_t done = 0; done < n_bytes;) {
+    const ssize_t n = move(file, bytes + done, n_bytes - done, off_t(offset + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n == 0) errno = EIO;  // a file that ends early
+    if (n <= 0) return false;
+    done += uint64_t(n);
+  }
+  return true;
+}
+bool write_all(int file, uint64_t offset, const void* bytes, uint64_t n_bytes) {
+  return move_all(::pwrite, file, offset, static_cast<const char*>(bytes), n_bytes);
+}
+
 }  // namespace
 
 void PartialFolder::fail(const fs::path& file, const std::string& why) const {
@@ -109,26 +125,6 @@ PartialFolder::~PartialFolder() {
     fs::remove_all(path_, error);
   }
 }
-
-namespace {
-
-/// All of the bytes by pread or pwrite; otherwise false and errno.
-template <class Move, class Byte>
-bool move_all(Move move, int file, uint64_t offset, Byte* bytes, uint64_t n_bytes) {
-  for (uint64_t done = 0; done < n_bytes;) {
-    const ssize_t n = move(file, bytes + done, n_bytes - done, off_t(offset + done));
-    if (n < 0 && errno == EINTR) continue;
-    if (n == 0) errno = EIO;  // a file that ends early
-    if (n <= 0) return false;
-    done += uint64_t(n);
-  }
-  return true;
-}
-bool write_all(int file, uint64_t offset, const void* bytes, uint64_t n_bytes) {
-  return move_all(::pwrite, file, offset, static_cast<const char*>(bytes), n_bytes);
-}
-
-}  // namespace
 
 void PartialFolder::write(const std::string& file_name, uint64_t offset, const void* data, uint64_t n_bytes) {
   const std::string name = file_name == kCheckpoint ? kNewCheckpoint : file_name;

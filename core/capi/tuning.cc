@@ -32,9 +32,7 @@ Result<std::string> measure_choices() {
     SB_TRY(const Choice choice, measure(table->isa, 1));
     if (best.isa.empty() || choice.rate.answer() < best.rate.answer()) best = choice;
   }
-  if (best.isa.empty()) {
-    SB_TRY(best, measure("scalar", 1));
-  }
+  if (best.isa.empty()) { SB_TRY(best, measure("scalar", 1)); }
   SB_TRY(const std::unique_ptr<Device> all, make_cpu_device({0, best.isa, true}));
   for (int threads = all->n_threads(); threads > 1; threads = (threads + 1) / 2) {
     SB_TRY(const Choice choice, measure(best.isa, threads));
@@ -44,7 +42,8 @@ Result<std::string> measure_choices() {
   }
   OrderedJson j = {{"isa", best.isa}, {"threads", best.threads}};
   for (const Choice& c : measured)
-    j["measured"].push_back({{"isa", c.isa}, {"threads", c.threads}, {"gweights_per_s", c.rate.weights / 1e9}, {"gmac_per_s", c.rate.macs / 1e9}});
+    j["measured"].push_back(
+        {{"isa", c.isa}, {"threads", c.threads}, {"gweights_per_s", c.rate.weights / 1e9}, {"gmac_per_s", c.rate.macs / 1e9}});
   return json_text(j);
 }
 

@@ -58,6 +58,7 @@ EncodedSet encode(const RotatedMatrix& m, Booked<float> target, const PlaneCode&
 /// Rows of a matrix that lie there as floats when it is encoded in parts, and of the sample that its column scales come from.
 struct PartRows {
   int64_t part = 8192, sample = 8192;
+  static constexpr int64_t kWhole = 16384;  // up to so many rows a matrix is encoded in one
 };
 /// Encodes an [n, k] matrix in parts, for the memory of one: an embedding's floats outweigh a layer's many times. The column scales are
 /// those of a sample of segments from all over the matrix, which is encoded first (8,192 rows know them to 1 %). `m` is left with its shape

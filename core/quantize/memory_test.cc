@@ -41,7 +41,7 @@ TEST(QuantizerMemory, ThePeakIsWhatIsSaid) {
       // What is left is the device's own.
       const uint64_t kernels = scratch(&TagBooks::current) - before, peak = scratch(&TagBooks::peak) - before - kernels;
       EXPECT_LE(peak, said) << family << sequential << sets_aside;
-      EXPECT_GT(peak, said / 2) << family << sequential << sets_aside;
+      EXPECT_GT(peak, sets_aside ? said / 2 : said * 2 / 3) << family << sequential << sets_aside;
     }
   }
 }
@@ -81,9 +81,11 @@ TEST(QuantizerMemory, SevenBillionWeightsFitTwentyFourGigabytes) {
     n_layer += group.layer == 0 ? uint64_t(group.n_weights()) : 0;
   }
   const uint64_t source = 2 * n_weights, in_memory = quantizer_bytes(plan, options, int64_t(d), n_windows).total();
+  // The float layer, its moments, and a fifth of the source.
+  EXPECT_LT(in_memory, 4 * n_layer + 4 * (3 * d * d + f * f) + source / 5);
   options.aside = &space;
   const uint64_t taken = quantizer_bytes(plan, options, int64_t(d), 50 * n_windows).total();  // whatever the text
-  // The float layer and its moments, and a fifth more.
+  // The float layer and its moments, and a fifth more of both.
   EXPECT_LT(taken, (4 * n_layer + 4 * (3 * d * d + f * f)) * 6 / 5);
   // With a window's activations (less than 32 values as wide as the MLP) and a layer's planes.
   EXPECT_LT(source + in_memory + 512 * f * 4 * 32 + n_layer / 2, uint64_t(24'000'000'000));

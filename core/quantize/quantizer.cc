@@ -90,7 +90,7 @@ void add_moments(const GroupPlan& group, std::span<const float> exact_input, std
 uint64_t seed_of(uint64_t seed, const std::string& name) { return hash_of(name, kHashBegin ^ seed); }
 
 /// Embeddings and heads, which alone are much taller than they are wide, and meet neither a correction nor a refinement.
-bool is_in_parts(const GroupPlan& group) { return (group.is_embedding || group.is_head) && group.rows() > 2 * PartRows{}.part; }
+bool is_in_parts(const GroupPlan& group) { return (group.is_embedding || group.is_head) && group.rows() > PartRows::kWhole; }
 
 /// The work that a group is (quantize/pace.h).
 struct WorkOf {

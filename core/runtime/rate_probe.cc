@@ -8,12 +8,12 @@
 namespace sb {
 namespace {
 
-constexpr int64_t kWidth = 1536;            // N and K
-constexpr size_t kMatrices = 24;            // 57 million weights: 21 MB
-constexpr size_t kPromptMatrices = 4;       // a prompt reads each for all of its tokens
-constexpr int64_t kPromptTokens = 32;       // a chunk of it
-constexpr double kMs = 40;                  // of a measurement, at least
-constexpr int kRuns = 3;                    // likewise
+constexpr int64_t kWidth = 1536;       // N and K
+constexpr size_t kMatrices = 24;       // 57 million weights: 21 MB
+constexpr size_t kPromptMatrices = 4;  // a prompt reads each for all of its tokens
+constexpr int64_t kPromptTokens = 32;  // a chunk of it
+constexpr double kMs = 40;             // of a measurement, at least
+constexpr int kRuns = 3;               // likewise
 
 }  // namespace
 
@@ -51,7 +51,8 @@ Result<double> RateProbe::seconds(Device& device, int64_t n_tokens, size_t n_mat
 Result<DeviceRate> RateProbe::measure(Device& device) const {
   SB_TRY(const double one, seconds(device, 1, kMatrices));
   SB_TRY(const double many, seconds(device, kPromptTokens, kPromptMatrices));
-  return DeviceRate{double(kWidth * kWidth) * double(kMatrices) / one, double(kWidth * kWidth * kPromptTokens) * double(kPromptMatrices) / many};
+  return DeviceRate{double(kWidth * kWidth) * double(kMatrices) / one,
+                    double(kWidth * kWidth * kPromptTokens) * double(kPromptMatrices) / many};
 }
 
 }  // namespace sb
