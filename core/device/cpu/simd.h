@@ -85,8 +85,8 @@ inline F32 max(F32 a, F32 b) { return a > b ? a : b; }
 inline F32 min(F32 a, F32 b) { return a < b ? a : b; }
 inline F32 abs(F32 a) { return __builtin_elementwise_abs(a); }
 
-inline float sum(F32 v) {
-  // Halves onto halves: the same order of additions for a width on every machine.
+/// Halves onto halves until four lanes are left: the same order of additions for a width on every machine.
+inline F32x4 folded(F32 v) {
 #if defined(__AVX512F__)
   typedef float F8 __attribute__((vector_size(32)));
   F8 v8 = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -94,12 +94,21 @@ inline float sum(F32 v) {
   F32 v8 = v;
 #endif
 #if defined(__AVX2__)
-  typedef float F4 __attribute__((vector_size(16)));
-  F4 v4 = __builtin_shufflevector(v8, v8, 0, 1, 2, 3) + __builtin_shufflevector(v8, v8, 4, 5, 6, 7);
+  return __builtin_shufflevector(v8, v8, 0, 1, 2, 3) + __builtin_shufflevector(v8, v8, 4, 5, 6, 7);
 #else
-  F32 v4 = v;
+  return v;
 #endif
+}
+inline float sum(F32 v) {
+  const F32x4 v4 = folded(v);
   return (v4[0] + v4[2]) + (v4[1] + v4[3]);
+}
+/// {sum(a), sum(b), sum(c), sum(d)}
+inline F32x4 sum_each(F32 a, F32 b, F32 c, F32 d) {
+  const F32x4 v[4] = {folded(a), folded(b), folded(c), folded(d)};
+  const F32x4 ab = __builtin_shufflevector(v[0], v[1], 0, 1, 4, 5) + __builtin_shufflevector(v[0], v[1], 2, 3, 6, 7),
+              cd = __builtin_shufflevector(v[2], v[3], 0, 1, 4, 5) + __builtin_shufflevector(v[2], v[3], 2, 3, 6, 7);
+  return __builtin_shufflevector(ab, cd, 0, 2, 4, 6) + __builtin_shufflevector(ab, cd, 1, 3, 5, 7);
 }
 inline float sum_of_eight(F32x8 v) {
   const F32x4 v4 = __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 
 #include "device/cpu/kernel.h"
 #include "device/cpu/simd.h"
@@ -15,11 +16,16 @@ inline constexpr float kUnseen = -1e30f;  // a score below all others: exp turns
 /// Head sizes are padded with zeros to whole vectors in scratch.
 inline int64_t padded(int64_t head_dim) { return (head_dim + kLanes - 1) / kLanes * kLanes; }
 
-/// `n` cached elements as floats, padded with zeros to whole vectors.
-inline void load_cached(const std::byte* from, bool half, int64_t n, float* to) {
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) store(to + i, half ? load_half(from + 2 * i) : load<F32>(from + 4 * i));
-  for (; i < n; ++i) to[i] = half ? half_to_f32(load<uint16_t>(from + 2 * i)) : load<float>(from + 4 * i);
+/// n_rows rows of n cached halves as floats, padded with zeros to whole vectors. from: rows `stride` bytes apart
+inline void unpack_halves(const std::byte* from, int64_t stride, int64_t n_rows, int64_t n, float* to) {
+  const int64_t wide = padded(n), n_whole = n / kLanes * kLanes;
+  for (int64_t row = 0; row < n_rows; ++row, from += stride, to += wide) {
+    int64_t i = 0;
+    for (int64_t line = 0; line < 2 * n; line += 64) prefetch(from + std::min<int64_t>(8, n_rows - 1 - row) * stride + line);
+    for (; i < n_whole; i += kLanes) store(to + i, load_half(from + 2 * i));
+    for (; i < n; ++i) to[i] = half_to_f32(load<uint16_t>(from + 2 * i));
+    for (; i < wide; ++i) to[i] = 0;
+  }
 }
 
 struct AttentionScratch {
@@ -59,10 +65,15 @@ struct AttentionPiece {
   Rows rows(int64_t first, int64_t n, int part, float* room, bool is_padded = false) const {
     const int64_t dh = op.head_dim;
     const std::byte* from = kv.row(first, op.layer, part) + kv_head * dh * (kv.half() ? 2 : 4);
-    if (!kv.half() && (!is_padded || dh == padded(dh))) return {reinterpret_cast<const float*>(from), kv.width()};
-    for (int64_t j = 0; j < n; ++j) {
-      load_cached(from + j * kv.row_bytes(), kv.half(), dh, room + j * padded(dh));
-      std::fill(room + j * padded(dh) + dh, room + (j + 1) * padded(dh), 0.0f);
+    if (kv.half()) {
+      unpack_halves(from, kv.row_bytes(), n, dh, room);
+    } else if (is_padded && dh != padded(dh)) {
+      for (int64_t j = 0; j < n; ++j) {
+        std::memcpy(room + j * padded(dh), from + j * kv.row_bytes(), size_t(dh) * 4);
+        std::fill(room + j * padded(dh) + dh, room + (j + 1) * padded(dh), 0.0f);
+      }
+    } else {
+      return {reinterpret_cast<const float*>(from), kv.width()};
     }
     return {room, padded(dh)};
   }
@@ -158,26 +169,47 @@ inline void attend_rows(const AttentionPiece& piece, const AttentionScratch& s) 
   }
 }
 
-/// scores[k] = query · keys[k] for kKeys neighbours: as many sums as hide each other's latency.
-template <int kKeys>
-inline void score_keys(const float* query, int64_t wide, const float* keys, int64_t stride, float* scores) {
-  F32 sums[kKeys] = {};
+/// scores[r, k] = queries[r] · keys[k] for four neighbours: as many sums as hide each other's latency.
+template <int kRows>
+inline void score_keys(const float* queries, int64_t wide, const float* keys, int64_t stride, float* scores) {
+  F32 sums[kRows][4] = {};
   for (int64_t i = 0; i < wide; i += kLanes) {
-    const F32 q = load<F32>(query + i);
-    for (int k = 0; k < kKeys; ++k) sums[k] = mul_add(q, load<F32>(keys + k * stride + i), sums[k]);
+    F32 q[kRows];
+    for (int r = 0; r < kRows; ++r) q[r] = load<F32>(queries + r * wide + i);
+    for (int k = 0; k < 4; ++k) {
+      const F32 key = load<F32>(keys + k * stride + i);
+      for (int r = 0; r < kRows; ++r) sums[r][k] = mul_add(q[r], key, sums[r][k]);
+    }
   }
-  for (int k = 0; k < kKeys; ++k) scores[k] = sum(sums[k]);
+  for (int r = 0; r < kRows; ++r) store(scores + r * kPageTokens, sum_each(sums[r][0], sums[r][1], sums[r][2], sums[r][3]));
 }
-/// to += Σ_j weights[j] · values[j] for kV vectors of the elements.
-template <int kV>
-inline void add_values(const float* weights, int64_t n, const float* values, int64_t stride, float* to) {
-  F32 sums[kV];
-  for (int v = 0; v < kV; ++v) sums[v] = load<F32>(to + v * kLanes);
-  for (int64_t j = 0; j < n; ++j) {
-    const F32 weight = splat(weights[j]);
-    for (int v = 0; v < kV; ++v) sums[v] = mul_add(weight, load<F32>(values + j * stride + v * kLanes), sums[v]);
+/// to[r] += Σ_j weights[r, j] · values[j] for kV vectors of the elements.
+template <int kRows, int kV>
+inline void add_values(const float* weights, int64_t n, const float* values, int64_t stride, float* to, int64_t wide) {
+  F32 sums[kRows][kV];
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kV; ++v) sums[r][v] = load<F32>(to + r * wide + v * kLanes);
   }
-  for (int v = 0; v < kV; ++v) store(to + v * kLanes, sums[v]);
+  for (int64_t j = 0; j < n; ++j) {
+    F32 weight[kRows];
+    for (int r = 0; r < kRows; ++r) weight[r] = splat(weights[r * kPageTokens + j]);
+    for (int v = 0; v < kV; ++v) {
+      const F32 value = load<F32>(values + j * stride + v * kLanes);
+      for (int r = 0; r < kRows; ++r) sums[r][v] = mul_add(weight[r], value, sums[r][v]);
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kV; ++v) store(to + r * wide + v * kLanes, sums[r][v]);
+  }
+}
+/// Calls f(r, rows) for runs of at most kElementRows rows, `rows` a constant: rows that share what they read of keys and values.
+inline constexpr int kElementRows = 3;
+template <class F>
+inline void each_few_rows(int64_t n_rows, F f) {
+  int64_t r = 0;
+  for (; r + kElementRows <= n_rows; r += kElementRows) f(r, std::integral_constant<int, kElementRows>());
+  if (n_rows - r == 2) f(r, std::integral_constant<int, 2>());
+  if (n_rows - r == 1) f(r, std::integral_constant<int, 1>());
 }
 
 /// Few rows: a head's elements are the lanes.
@@ -195,25 +227,27 @@ inline void attend_elements(const AttentionPiece& piece, const AttentionScratch&
   for (int64_t page = begin / kPageTokens * kPageTokens; page < end; page += kPageTokens) {
     const int64_t from = std::max(begin, page), n = std::min(end, page + kPageTokens) - from;
     const AttentionPiece::Rows keys = piece.rows(from, n, 0, s.page, true);
-    for (int64_t r = 0; r < n_rows; ++r) {
-      int64_t j = 0;
-      for (; j + 4 <= n; j += 4)
-        score_keys<4>(s.queries + r * wide, wide, keys.at + j * keys.stride, keys.stride, s.scores + r * kPageTokens + j);
-      for (; j < n; ++j) score_keys<1>(s.queries + r * wide, wide, keys.at + j * keys.stride, keys.stride, s.scores + r * kPageTokens + j);
-    }
+    // The last four may reach behind the n keys, into rows of the same page; their scores are not seen.
+    each_few_rows(n_rows, [&]<int kRows>(int64_t r, std::integral_constant<int, kRows>) {
+      for (int64_t j = 0; j < n; j += 4)
+        score_keys<kRows>(s.queries + r * wide, wide, keys.at + j * keys.stride, keys.stride, s.scores + r * kPageTokens + j);
+    });
     for (int64_t r = 0; r < n_rows; ++r) {
       float* row = s.scores + r * kPageTokens;
       const int64_t n_whole = (n + kLanes - 1) / kLanes * kLanes;
-      std::fill(row + n, row + n_whole, kUnseen);
-      for (int64_t j = 0; j < n; j += kLanes) store(row + j, capped(load<F32>(row + j), piece.op.softcap));
+      if (piece.op.softcap > 0) {
+        for (int64_t j = 0; j < n_whole; j += kLanes) store(row + j, capped(load<F32>(row + j), piece.op.softcap));
+      }
       const int64_t seen_from = std::clamp<int64_t>(piece.first_seen(r) - from, 0, n),
                     seen_to = std::clamp<int64_t>(piece.last_seen(r) + 1 - from, seen_from, n);
-      float highest = top[r];
-      for (int64_t j = seen_from; j < seen_to; ++j) highest = std::max(highest, row[j]);
-      const float shrink = exp(splat(top[r] - highest))[0];
-      top[r] = highest;
+      std::fill(row, row + seen_from, kUnseen);
+      std::fill(row + seen_to, row + n_whole, kUnseen);
+      F32 tops = splat(top[r]);
+      for (int64_t j = 0; j < n_whole; j += kLanes) tops = max(load<F32>(row + j), tops);
+      const float shrink = exp(splat(top[r] - highest(tops)))[0];
+      top[r] = highest(tops);
       F32 added{};
-      for (int64_t j = 0; j < n_whole; j += kLanes) store(row + j, exp(load<F32>(row + j) - highest));
+      for (int64_t j = 0; j < n_whole; j += kLanes) store(row + j, exp(load<F32>(row + j) - top[r]));
       std::fill(row, row + seen_from, 0.0f);
       std::fill(row + seen_to, row + n_whole, 0.0f);
       for (int64_t j = 0; j < n_whole; j += kLanes) added += load<F32>(row + j);
@@ -221,12 +255,14 @@ inline void attend_elements(const AttentionPiece& piece, const AttentionScratch&
       for (int64_t i = 0; i < wide; i += kLanes) store(s.sums + r * wide + i, load<F32>(s.sums + r * wide + i) * shrink);
     }
     const AttentionPiece::Rows values = piece.rows(from, n, 1, s.page, true);
-    for (int64_t r = 0; r < n_rows; ++r) {
+    each_few_rows(n_rows, [&]<int kRows>(int64_t r, std::integral_constant<int, kRows>) {
+      constexpr int kV = 4;
+      const float* weights = s.scores + r * kPageTokens;
+      float* sums = s.sums + r * wide;
       int64_t i = 0;
-      for (; i + 8 * kLanes <= wide; i += 8 * kLanes)
-        add_values<8>(s.scores + r * kPageTokens, n, values.at + i, values.stride, s.sums + r * wide + i);
-      for (; i < wide; i += kLanes) add_values<1>(s.scores + r * kPageTokens, n, values.at + i, values.stride, s.sums + r * wide + i);
-    }
+      for (; i + kV * kLanes <= wide; i += kV * kLanes) add_values<kRows, kV>(weights, n, values.at + i, values.stride, sums + i, wide);
+      for (; i < wide; i += kLanes) add_values<kRows, 1>(weights, n, values.at + i, values.stride, sums + i, wide);
+    });
   }
   for (int64_t r = 0; r < n_rows; ++r) {
     float* to = piece.out(r);
@@ -243,15 +279,27 @@ inline void attend(const AttentionPiece& piece, const AttentionScratch& s) {
   attend_rows<kV>(piece, s);
 }
 
+/// How many heads of a group meet their keys together. Unpacking these costs as much as two rows' products, so it wants many; threads
+/// that have nothing left to do want few.
+inline int64_t heads_of_a_piece(int64_t n_groups, int64_t group, int64_t n_queries, int64_t n_threads) {
+  int64_t best = 1, least = std::numeric_limits<int64_t>::max();
+  for (int64_t n_heads = std::min(group, kAttentionRows); n_heads >= 1; --n_heads) {
+    const int64_t n_pieces = n_groups * ((group + n_heads - 1) / n_heads);
+    const int64_t rows_in_turn = (n_pieces + n_threads - 1) / n_threads * (2 + n_heads * n_queries);
+    if (rows_in_turn < least) best = n_heads, least = rows_in_turn;
+  }
+  return best;
+}
+
 inline void attention(const Step& step, const Scalars& scalars, const Worker& worker) {
   const Attention& op = std::get<Attention>(*step.op);
   const int64_t group = op.n_heads / op.n_kv_heads, n_tokens = step.views.in[0].shape[0];
-  // Few pieces that do not divide among the threads are cut into single heads: reading a key twice costs less than waiting.
-  const bool uneven = n_tokens * op.n_kv_heads < 4 * worker.n_threads && n_tokens * op.n_kv_heads % worker.n_threads != 0;
-  const int64_t heads_at_once = uneven ? 1 : std::min(group, kAttentionRows), tokens_at_once = std::max<int64_t>(1, kAttentionRows / group);
-  const int64_t head_blocks = (group + heads_at_once - 1) / heads_at_once, token_blocks = (n_tokens + tokens_at_once - 1) / tokens_at_once;
+  const int64_t tokens_at_once = std::max<int64_t>(1, kAttentionRows / group),
+                token_blocks = (n_tokens + tokens_at_once - 1) / tokens_at_once;
+  const int64_t heads_at_once = heads_of_a_piece(op.n_kv_heads * token_blocks, group, std::min(tokens_at_once, n_tokens), worker.n_threads),
+                head_blocks = (group + heads_at_once - 1) / heads_at_once;
   // By the run alone, not by how it is cut: the two ways round differently. A few tokens go the way of one.
-  const bool has_few_rows = group * (n_tokens <= kFewTokens ? 1 : std::min(n_tokens, tokens_at_once)) <= kLanes / 2;
+  const bool has_few_rows = n_tokens <= kFewTokens || group * std::min(n_tokens, tokens_at_once) <= kLanes / 2;
   const AttentionScratch scratch(worker.scratch, padded(op.head_dim));
 
   const int64_t n_pieces = op.n_kv_heads * head_blocks * token_blocks;

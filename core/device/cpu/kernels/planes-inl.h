@@ -300,14 +300,20 @@ inline void block_products(const PlaneMatrix& m, const PlaneSet& s, const PlaneT
 /// y[r] = sv[r] · Σ_q Σ_p C[q][p] · z_p[r − q] for rows [first, end) of a segment that begins at `segment_row`, both multiples of 32.
 inline void filter_rows(const PlaneCode& code, const PlaneScratch& scratch, int64_t token, const RowScales& scales, int64_t segment_row,
                         int64_t first, int64_t end) {
-  for (int64_t r = first; r < end; r += kLanes) {
-    F32 y{};
+  constexpr int kV = std::min(4, 32 / kLanes);  // sums that do not wait for each other
+  for (int64_t r = first; r < end; r += kV * kLanes) {
+    F32 y[kV] = {};
     for (int q = 0; q < code.n_taps; ++q) {
-      for (int p = 0; p < code.n_planes; ++p)
-        y = mul_add(splat(code.filter[size_t(q)][size_t(p)]), load<F32>(scratch.plane(token, p) + r - q), y);
+      for (int p = 0; p < code.n_planes; ++p) {
+        const F32 c = splat(code.filter[size_t(q)][size_t(p)]);
+        const float* z = scratch.plane(token, p) + r - q;
+        for (int v = 0; v < kV; ++v) y[v] = mul_add(c, load<F32>(z + v * kLanes), y[v]);
+      }
     }
-    const int64_t row = segment_row + r;
-    store(scratch.y + r, y * (scales.floats ? load<F32>(scales.floats + row) : load_half(scales.halves + row)));
+    for (int v = 0; v < kV; ++v) {
+      const int64_t at = r + v * kLanes, row = segment_row + at;
+      store(scratch.y + at, y[v] * (scales.floats ? load<F32>(scales.floats + row) : load_half(scales.halves + row)));
+    }
   }
 }
 
