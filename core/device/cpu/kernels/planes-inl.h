@@ -45,13 +45,19 @@ inline void each_sign_vector(uint32_t word, F f) {
   }(std::make_integer_sequence<int, 32 / kLanes>());
 }
 
+/// Lane l ← v[l ^ kStride].
+template <int kStride>
+inline F32 exchanged(F32 v) {
+  return [&]<int... kL>(std::integer_sequence<int, kL...>) {
+    return __builtin_shufflevector(v, v, (kL ^ kStride)...);
+  }(std::make_integer_sequence<int, kLanes>());
+}
 /// Lane l ← v[l ^ kStride] + (bit kStride of l ? −v[l] : v[l]): one butterfly stage inside a vector.
 template <int kStride>
 inline F32 butterfly(F32 v) {
   return [&]<int... kL>(std::integer_sequence<int, kL...>) {
-    const F32 partner = __builtin_shufflevector(v, v, (kL ^ kStride)...);
     const U32 minus = {((kL & kStride) ? 0x80000000u : 0u)...};
-    return partner + F32(U32(v) ^ minus);
+    return exchanged<kStride>(v) + F32(U32(v) ^ minus);
   }(std::make_integer_sequence<int, kLanes>());
 }
 
@@ -97,35 +103,35 @@ inline F32 entry_signs() {
 }
 /// The 16 entries of four inputs that are already in units of the scale.
 inline void fill_table(const float* x, uint8_t* to) {
-  U32 bytes{};
+  U32 bytes = U32{} - 0x4b400000u - 0x40000000u;
+  const F32 high = splat(x[2]) * entry_signs<2, 0>() + splat(x[3]) * entry_signs<3, 0>();  // the same in every vector
   [&]<int... kV>(std::integer_sequence<int, kV...>) {
     auto fill = [&]<int kVector>(std::integral_constant<int, kVector>) {
-      F32 sum = splat(x[0]) * entry_signs<0, kVector>();
-      sum += splat(x[1]) * entry_signs<1, kVector>();
-      sum += splat(x[2]) * entry_signs<2, kVector>();
-      sum += splat(x[3]) * entry_signs<3, kVector>();
-      // 1.5·2^23 leaves the nearest integer in the low bits, as in exp.
-      bytes |= ((U32(sum + 12582912.0f) & 255) ^ 128) << (8 * kVector);
+      const F32 low = splat(x[0]) * entry_signs<0, kVector>() + splat(x[1]) * entry_signs<1, kVector>();
+      // 1.5·2^23 leaves the nearest integer in the low bits, as in exp; with 128 it is 1 … 255. What stays above the byte is taken off
+      // below.
+      bytes += U32(low + high + 12583040.0f) << (8 * kVector);
     };
     (fill(std::integral_constant<int, kV>()), ...);
   }(std::make_integer_sequence<int, kEntryVectors>());
 #if defined(__AVX512F__)
-  store(to, __builtin_convertvector(bytes, U8lanes));
+  store(to, __builtin_convertvector(bytes, U8lanes));  // the lowest byte
 #elif defined(__AVX2__)
-  store(to, __builtin_convertvector(bytes, U16half));
+  store(to, __builtin_convertvector(bytes, U16half));  // the lowest two
 #else
   store(to, bytes);
 #endif
 }
 /// The tables of n inputs (a multiple of 32, at most kTableInputs), and their scale. Not a number among the inputs makes it the scale.
 inline void fill_tables(float* x, int64_t n, uint8_t* to, float& scale) {
-  F32 total{};
-  for (int64_t j = 0; j < n; j += kLanes) total += abs(load<F32>(x + j));
-  float largest = 0;
-  for (int64_t j = 0; j < n; j += 4) {
-    const float four = (std::abs(x[j]) + std::abs(x[j + 1])) + (std::abs(x[j + 2]) + std::abs(x[j + 3]));
-    largest = four > largest ? four : largest;
+  F32 total{}, largest_four{};
+  for (int64_t j = 0; j < n; j += kLanes) {
+    F32 v = abs(load<F32>(x + j));
+    total += v;
+    v += exchanged<1>(v);
+    largest_four = max(v + exchanged<2>(v), largest_four);
   }
+  const float largest = highest(largest_four);
   const bool is_finite = sum(total) <= std::numeric_limits<float>::max();
   const bool is_zero = !(largest > 1e-30f);  // its inverse could be infinite
   scale = !is_finite ? std::numeric_limits<float>::quiet_NaN() : is_zero ? 0 : largest / 127.0f;
