@@ -69,6 +69,9 @@ inline F32 splat(float x) {
 }
 inline F32 to_f32(I32 v) { return __builtin_convertvector(v, F32); }
 
+/// 1.5·2^23: added to a number below 2^22 it pushes the fraction out, and the nearest integer stays in the low bits.
+inline constexpr float kToNearest = 12582912.0f;
+
 /// a · b + c; fused where the hardware has it.
 inline F32 mul_add(F32 a, F32 b, F32 c) {
 #if defined(__wasm_relaxed_simd__)
@@ -88,10 +91,9 @@ inline F32 abs(F32 a) { return __builtin_elementwise_abs(a); }
 /// Halves onto halves until four lanes are left: the same order of additions for a width on every machine.
 inline F32x4 folded(F32 v) {
 #if defined(__AVX512F__)
-  typedef float F8 __attribute__((vector_size(32)));
-  F8 v8 = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+  const F32x8 v8 = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
 #elif defined(__AVX2__)
-  F32 v8 = v;
+  const F32x8 v8 = v;
 #endif
 #if defined(__AVX2__)
   return __builtin_shufflevector(v8, v8, 0, 1, 2, 3) + __builtin_shufflevector(v8, v8, 4, 5, 6, 7);
@@ -99,10 +101,8 @@ inline F32x4 folded(F32 v) {
   return v;
 #endif
 }
-inline float sum(F32 v) {
-  const F32x4 v4 = folded(v);
-  return (v4[0] + v4[2]) + (v4[1] + v4[3]);
-}
+inline float sum_of_four(F32x4 v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+inline float sum(F32 v) { return sum_of_four(folded(v)); }
 /// {sum(a), sum(b), sum(c), sum(d)}
 inline F32x4 sum_each(F32 a, F32 b, F32 c, F32 d) {
   const F32x4 v[4] = {folded(a), folded(b), folded(c), folded(d)};
@@ -111,8 +111,7 @@ inline F32x4 sum_each(F32 a, F32 b, F32 c, F32 d) {
   return __builtin_shufflevector(ab, cd, 0, 2, 4, 6) + __builtin_shufflevector(ab, cd, 1, 3, 5, 7);
 }
 inline float sum_of_eight(F32x8 v) {
-  const F32x4 v4 = __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
-  return (v4[0] + v4[2]) + (v4[1] + v4[3]);
+  return sum_of_four(__builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7));
 }
 inline float highest(F32 v) {
   float m = v[0];
@@ -362,7 +361,7 @@ inline F32 load_bfloat(const void* from) { return F32(__builtin_convertvector(lo
 /// e^x to 2 ulp over the float range (Cephes' polynomial); 0 below −87.3.
 inline F32 exp(F32 x) {
   F32 clamped = min(max(x, splat(-87.3f)), splat(88.3f));
-  F32 n = (clamped * 1.44269504f + 12582912.0f) - 12582912.0f;  // nearest integer: 1.5·2^23 pushes the fraction out
+  F32 n = (clamped * 1.44269504f + kToNearest) - kToNearest;
   F32 r = mul_add(n, splat(-0.693359375f), clamped);
   r = mul_add(n, splat(2.12194440e-4f), r);
   F32 p = splat(1.9875691500e-4f);

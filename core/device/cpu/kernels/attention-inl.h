@@ -16,14 +16,20 @@ inline constexpr float kUnseen = -1e30f;  // a score below all others: exp turns
 /// Head sizes are padded with zeros to whole vectors in scratch.
 inline int64_t padded(int64_t head_dim) { return (head_dim + kLanes - 1) / kLanes * kLanes; }
 
-/// n_rows rows of n cached halves as floats, padded with zeros to whole vectors. from: rows `stride` bytes apart
-inline void unpack_halves(const std::byte* from, int64_t stride, int64_t n_rows, int64_t n, float* to) {
+/// Rows whose lines are asked for ahead of the one that is read: those of other heads lie between them.
+inline constexpr int64_t kRowsAhead = 8;
+
+/// n_rows rows of n cached elements, float16 or float32, as floats padded with zeros to whole vectors. from: rows `stride` bytes apart
+template <bool kHalf>
+inline void unpack_rows(const std::byte* from, int64_t stride, int64_t n_rows, int64_t n, float* to) {
+  constexpr int64_t kBytes = kHalf ? 2 : 4;
   const int64_t wide = padded(n), n_whole = n / kLanes * kLanes;
   for (int64_t row = 0; row < n_rows; ++row, from += stride, to += wide) {
+    const std::byte* ahead = from + std::min(kRowsAhead, n_rows - 1 - row) * stride;
+    for (int64_t line = 0; line < kBytes * n; line += 64) prefetch(ahead + line);
     int64_t i = 0;
-    for (int64_t line = 0; line < 2 * n; line += 64) prefetch(from + std::min<int64_t>(8, n_rows - 1 - row) * stride + line);
-    for (; i < n_whole; i += kLanes) store(to + i, load_half(from + 2 * i));
-    for (; i < n; ++i) to[i] = half_to_f32(load<uint16_t>(from + 2 * i));
+    for (; i < n_whole; i += kLanes) store(to + i, kHalf ? load_half(from + kBytes * i) : load<F32>(from + kBytes * i));
+    for (; i < n; ++i) to[i] = kHalf ? half_to_f32(load<uint16_t>(from + kBytes * i)) : load<float>(from + kBytes * i);
     for (; i < wide; ++i) to[i] = 0;
   }
 }
@@ -65,16 +71,8 @@ struct AttentionPiece {
   Rows rows(int64_t first, int64_t n, int part, float* room, bool is_padded = false) const {
     const int64_t dh = op.head_dim;
     const std::byte* from = kv.row(first, op.layer, part) + kv_head * dh * (kv.half() ? 2 : 4);
-    if (kv.half()) {
-      unpack_halves(from, kv.row_bytes(), n, dh, room);
-    } else if (is_padded && dh != padded(dh)) {
-      for (int64_t j = 0; j < n; ++j) {
-        std::memcpy(room + j * padded(dh), from + j * kv.row_bytes(), size_t(dh) * 4);
-        std::fill(room + j * padded(dh) + dh, room + (j + 1) * padded(dh), 0.0f);
-      }
-    } else {
-      return {reinterpret_cast<const float*>(from), kv.width()};
-    }
+    if (!kv.half() && (!is_padded || dh == padded(dh))) return {reinterpret_cast<const float*>(from), kv.width()};
+    kv.half() ? unpack_rows<true>(from, kv.row_bytes(), n, dh, room) : unpack_rows<false>(from, kv.row_bytes(), n, dh, room);
     return {room, padded(dh)};
   }
 };
@@ -83,9 +81,9 @@ inline F32 capped(F32 score, float softcap) { return softcap > 0 ? tanh(score * 
 
 /// Sums that stay in registers: V8 (Node 20) already spills with twelve of its fifteen.
 #if defined(__wasm__)
-inline constexpr int kAccumulators = 8;
+inline constexpr int kAttentionSums = 8;
 #else
-inline constexpr int kAccumulators = 12;
+inline constexpr int kAttentionSums = 12;
 #endif
 
 /// c[n][16] += Σ_m b[n, m] · a[m][16], for kN of c's rows and kV vectors of their lanes.
@@ -109,7 +107,7 @@ inline void add_products(const float* a, int64_t n_sum, const float* b, int64_t 
 }
 template <int kV>
 inline void add_all_products(const float* a, int64_t n_sum, const float* b, int64_t b_row, int64_t b_step, int64_t n_rows, float* c) {
-  constexpr int kN = kAccumulators / kV;
+  constexpr int kN = kAttentionSums / kV;
   int64_t n = 0;
   for (; n + kN <= n_rows; n += kN) add_products<kV, kN>(a, n_sum, b + n * b_row, b_row, b_step, c + n * kAttentionRows);
   for (; n < n_rows; ++n) add_products<kV, 1>(a, n_sum, b + n * b_row, b_row, b_step, c + n * kAttentionRows);
@@ -210,7 +208,7 @@ inline void add_values(const float* weights, int64_t n, const float* values, int
   }
 }
 /// Calls f(r, rows) for runs of at most kElementRows rows, `rows` a constant: rows that share what they read of keys and values.
-inline constexpr int kElementRows = 3;
+inline constexpr int kElementRows = kAttentionSums / 4;
 template <class F>
 inline void each_few_rows(int64_t n_rows, F f) {
   int64_t r = 0;
@@ -249,13 +247,14 @@ inline void attend_elements(const AttentionPiece& piece, const AttentionScratch&
                     seen_to = std::clamp<int64_t>(piece.last_seen(r) + 1 - from, seen_from, n);
       std::fill(row, row + seen_from, kUnseen);
       std::fill(row + seen_to, row + n_whole, kUnseen);
-      F32 tops = splat(top[r]);
+      const float before = top[r];
+      F32 tops = splat(before);
       for (int64_t j = 0; j < n_whole; j += kLanes) tops = max(load<F32>(row + j), tops);
-      const float shrink = exp(splat(top[r] - highest(tops)))[0];
       top[r] = highest(tops);
+      const float shrink = exp(splat(before - top[r]))[0];
       F32 added{};
       for (int64_t j = 0; j < n_whole; j += kLanes) store(row + j, exp(load<F32>(row + j) - top[r]));
-      std::fill(row, row + seen_from, 0.0f);
+      std::fill(row, row + seen_from, 0.0f);  // also where the row has seen nothing yet
       std::fill(row + seen_to, row + n_whole, 0.0f);
       for (int64_t j = 0; j < n_whole; j += kLanes) added += load<F32>(row + j);
       total[r] = total[r] * shrink + sum(added);

@@ -225,7 +225,7 @@ inline void pack_group(const float* from, const PackedRow& row, int64_t g, bool 
   int sums[2] = {};
   for (int j = 0; j < 32; j += kLanes) {
     // Nearest integer by 1.5·2^23, as in exp: the same on every instruction set.
-    const F32 nearest = (load<F32>(from + j) * inverse + 12582912.0f) - 12582912.0f;
+    const F32 nearest = (load<F32>(from + j) * inverse + kToNearest) - kToNearest;
     store(q + j, __builtin_convertvector(__builtin_convertvector(nearest, I32), I16half));
   }
   for (int j = 0; j < 32; ++j) sums[j / 16] += q[j];

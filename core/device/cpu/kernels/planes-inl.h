@@ -103,14 +103,15 @@ inline F32 entry_signs() {
 }
 /// The 16 entries of four inputs that are already in units of the scale.
 inline void fill_table(const float* x, uint8_t* to) {
-  U32 bytes = U32{} - 0x4b400000u - 0x40000000u;
+  // kToNearest leaves the nearest integer in the low bits; with 128 it is 1 … 255. What lies above the byte is taken off all vectors first
+  // (of the third and fourth the shifts leave nothing of it).
+  constexpr uint32_t kAbove = __builtin_bit_cast(uint32_t, kToNearest);
+  U32 bytes = U32{} - (kAbove + (kAbove << 8));
   const F32 high = splat(x[2]) * entry_signs<2, 0>() + splat(x[3]) * entry_signs<3, 0>();  // the same in every vector
   [&]<int... kV>(std::integer_sequence<int, kV...>) {
     auto fill = [&]<int kVector>(std::integral_constant<int, kVector>) {
       const F32 low = splat(x[0]) * entry_signs<0, kVector>() + splat(x[1]) * entry_signs<1, kVector>();
-      // 1.5·2^23 leaves the nearest integer in the low bits, as in exp; with 128 it is 1 … 255. What stays above the byte is taken off
-      // below.
-      bytes += U32(low + high + 12583040.0f) << (8 * kVector);
+      bytes += U32(low + high + (kToNearest + 128)) << (8 * kVector);
     };
     (fill(std::integral_constant<int, kV>()), ...);
   }(std::make_integer_sequence<int, kEntryVectors>());

@@ -52,7 +52,7 @@ inline void pack_lane(const float* from, const TilePanel& to, int64_t lane) {
     scale = !is_finite ? std::numeric_limits<float>::quiet_NaN() : top > 1e-30f ? top / 127.0f : 0.0f;
     for (int j = 0; is_finite && j < 32; j += kLanes) {
       // Nearest integer by 1.5·2^23, as in exp.
-      const F32 nearest = (load<F32>(from + j) * inverse + 12582912.0f) - 12582912.0f;
+      const F32 nearest = (load<F32>(from + j) * inverse + kToNearest) - kToNearest;
       store(q + j, __builtin_convertvector(nearest, I32));
     }
     int totals[2] = {};
