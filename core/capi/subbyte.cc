@@ -199,6 +199,10 @@ int32_t sb_load_bytes(sb_load* load, uint64_t n_bytes) {
   load->loading.bytes_are(n_bytes);
   return 0;
 }
+int32_t sb_load_summed(sb_load* load, const char* component) {
+  load->loading.is_summed(component);
+  return 0;
+}
 const char* sb_load_progress(sb_load* load) {
   const LoadProgress p = load->loading.progress();
   load->text = json_text(OrderedJson{{"phase", p.phase}, {"done_bytes", p.done_bytes}, {"total_bytes", p.total_bytes}});

@@ -83,6 +83,9 @@ SB_API int32_t sb_load_next(sb_load*, sb_request* request);
 SB_API int32_t sb_load_size(sb_load*, int64_t n_bytes);
 /* How many of the wanted bytes were written; fewer than wanted means that the file ends there. */
 SB_API int32_t sb_load_bytes(sb_load*, uint64_t n_bytes);
+/* The host has summed a component of a quantised folder, found the SHA-256 of the index, and answers with those bytes: they are not summed
+ * again. Before the first of them is answered. */
+SB_API int32_t sb_load_summed(sb_load*, const char* component);
 /* {phase: "index"|"tokenizer"|"weights", done_bytes, total_bytes}. */
 SB_API const char* sb_load_progress(sb_load*);
 /* Builds the model; the load is used up, also when this fails. */

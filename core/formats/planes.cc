@@ -48,21 +48,52 @@ uint32_t plane_word(const PlaneMatrix& m, const PlaneSet& s, int64_t row, int p,
 }
 
 typedef uint32_t U32x4 __attribute__((vector_size(16)));
+typedef uint16_t U16x8 __attribute__((vector_size(16)));
+typedef uint8_t U8x16 __attribute__((vector_size(16)));
 
-/// Swaps two bits of the positions that bits have in a word: what was at …1…0… goes to …0…1….
-template <int kHigh, int kLow>
-inline U32x4 swap_places(U32x4 v) {
-  constexpr uint32_t kMask = [] {
+/// Of 64 bits in two words, those of `zero` and those of `one`: swaps the bit of their place that says which word with bit kBit of the
+/// place in it.
+template <int kBit>
+inline void swap_places(U32x4& zero, U32x4& one) {
+  constexpr int kDistance = 1 << kBit;
+  constexpr uint32_t kClear = [] {
     uint32_t mask = 0;
-    for (uint32_t i = 0; i < 32; ++i) mask |= uint32_t((i >> kLow & 1) && !(i >> kHigh & 1)) << i;
+    for (uint32_t i = 0; i < 32; ++i) mask |= uint32_t(~i >> kBit & 1) << i;
     return mask;
   }();
-  constexpr int kDistance = (1 << kHigh) - (1 << kLow);
-  const U32x4 t = ((v >> kDistance) ^ v) & kMask;
-  return v ^ t ^ (t << kDistance);
+  const U32x4 t = ((zero >> kDistance) ^ one) & kClear;
+  one ^= t;
+  zero ^= t << kDistance;
 }
-/// Bit 8b + i to 4i + b: nibble i holds inputs 4i … 4i + 3.
-inline U32x4 to_nibbles(U32x4 v) { return swap_places<1, 0>(swap_places<2, 0>(swap_places<3, 1>(swap_places<4, 2>(v)))); }
+
+/// Words of two rows, 16 apart, to their nibbles: byte y of `low` is then inputs 4·2y … of both rows, of `high` inputs 4·(2y + 1) …
+inline void to_nibbles(U32x4& low, U32x4& high) {
+  // Places as bits of an index, the word first: (row, b1, b0, i2, i1, i0) becomes (i0, i2, i1, row, b1, b0).
+  swap_places<2>(low, high);
+  swap_places<4>(low, high);
+  swap_places<1>(low, high);
+  swap_places<3>(low, high);
+  swap_places<0>(low, high);
+}
+
+/// v: four bytes of each of 16 rows, four rows a vector. to: the first bytes of all, in plane_block_byte's order; 32 bytes on the second …
+inline void store_groups(const U32x4 (&v)[4], uint8_t* to) {
+  for (int half = 0; half < 2; ++half) {
+    U16x8 rows[2];  // of rows 2·half, + 1 (and 8, 9 …) with one, + 4 … with the other: their four bytes as pairs
+    for (int k = 0; k < 2; ++k) {
+      const U8x16 a = U8x16(v[k]), b = U8x16(v[k + 2]);
+      // Rows 0 … 3 pair with 8 … 11; [b0 of 0, 8 | b1 | b2 | b3 | b0 of 1, 9 …] becomes [b of 0, 8 | 1, 9 | 2, 10 | 3, 11] for two b.
+      const U16x8 first = U16x8(__builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23));
+      const U16x8 last = U16x8(__builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31));
+      rows[k] = half ? __builtin_shufflevector(first, last, 2, 6, 10, 14, 3, 7, 11, 15)
+                     : __builtin_shufflevector(first, last, 0, 4, 8, 12, 1, 5, 9, 13);
+    }
+    const U16x8 even = __builtin_shufflevector(rows[0], rows[1], 0, 1, 2, 3, 8, 9, 10, 11);
+    const U16x8 odd = __builtin_shufflevector(rows[0], rows[1], 4, 5, 6, 7, 12, 13, 14, 15);
+    std::memcpy(to + 64 * half, &even, sizeof even);
+    std::memcpy(to + 64 * half + 32, &odd, sizeof odd);
+  }
+}
 
 }  // namespace
 
@@ -84,22 +115,14 @@ void pack_plane_block(const uint32_t* words, int n_planes, int64_t words_per_row
     for (int64_t j = 0; j < words_per_row; ++j, to += 8 * 16) {
       uint32_t nibbles[kPlaneBlockRows];
       for (int64_t r = 0; r < kPlaneBlockRows; ++r) nibbles[r] = rows[(r * n_planes + p) * words_per_row + j];
-      for (int64_t r = 0; r < kHalf; r += 4) {
-        U32x4 low, high;
-        std::memcpy(&low, nibbles + r, sizeof low);
-        std::memcpy(&high, nibbles + kHalf + r, sizeof high);
-        low = to_nibbles(low);
-        high = to_nibbles(high);
-        // Byte y of `even` is group 2y of both rows, of `odd` group 2y + 1.
-        const U32x4 even = (low & 0x0f0f0f0fu) | (high & 0x0f0f0f0fu) << 4, odd = (low >> 4 & 0x0f0f0f0fu) | (high & 0xf0f0f0f0u);
-        for (int64_t lane = 0; lane < 4; ++lane) {
-          uint8_t* at = to + plane_block_byte(r + lane);
-          for (int y = 0; y < 4; ++y) {
-            at[32 * y] = uint8_t(even[lane] >> (8 * y));
-            at[32 * y + 16] = uint8_t(odd[lane] >> (8 * y));
-          }
-        }
+      U32x4 low[4], high[4];
+      for (int64_t i = 0; i < 4; ++i) {
+        std::memcpy(&low[i], nibbles + 4 * i, sizeof low[i]);
+        std::memcpy(&high[i], nibbles + kHalf + 4 * i, sizeof high[i]);
+        to_nibbles(low[i], high[i]);
       }
+      store_groups(low, to);
+      store_groups(high, to + 16);
     }
   }
 }

@@ -49,6 +49,7 @@ struct Loading::State {
   uint64_t n_unasked = 0;  // bytes given to it since it was last asked how many are on their way
   std::map<std::string, std::unique_ptr<DeviceRows>, std::less<>> coming;  // of tensors that are not all there
   const FolderIndex* folder = nullptr;                                     // whose shards are being read
+  std::set<std::string, std::less<>> summed;                               // components that the host has summed itself
   ReadRequest request;                                                     // what is wanted; kNothing while nothing is
   std::optional<uint64_t> answer;                                          // to the last request
   std::vector<std::coroutine_handle<>> stack;

@@ -102,6 +102,8 @@ void Loading::bytes_are(uint64_t n_bytes) {
   s.request = {};
 }
 
+void Loading::is_summed(std::string component) { state_->summed.insert(std::move(component)); }
+
 LoadProgress Loading::progress() const { return state_->progress; }
 LoadCost Loading::cost() const {
   LoadCost cost = state_->cost;

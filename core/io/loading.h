@@ -102,6 +102,9 @@ class Loading {
   void size_is(std::optional<uint64_t> n_bytes);
   /// Answers kBytes; fewer than wanted means that the file ends there.
   void bytes_are(uint64_t n_bytes);
+  /// The host has summed a component of a quantised folder, found the SHA-256 that the index names, and will answer with those bytes: they
+  /// are not summed again. Before the first of them is answered. A host may sum ten times as fast as WebAssembly.
+  void is_summed(std::string component);
   LoadProgress progress() const;
   LoadCost cost() const;
   /// After kNothing, once.

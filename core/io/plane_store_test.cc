@@ -24,6 +24,15 @@ Result<ModelFiles> load_refinement(const Files& files, const FolderIndex& index)
   Host host{.files = files};
   return *host.run(Loading::refinement("m", index));
 }
+/// What a host gets that has summed a component itself.
+Status load_summed(const Files& files, const std::string& component) {
+  Host host{.files = files};
+  Loading loading = Loading::folder("m");
+  loading.is_summed(component);
+  const Result<ModelFiles> model = *host.run(std::move(loading));
+  if (!model) return err(model.error());
+  return {};
+}
 Status status_of(const Result<ModelFiles>& model) {
   if (!model) return err(model.error());
   return {};
@@ -401,6 +410,10 @@ TEST(QuantisedFolder, RefusesWhatWasDamaged) {
       EXPECT_EQ(refused.error().code(), Code::kHashMismatch);
       EXPECT_TRUE(refused.error().retryable());
       EXPECT_EQ(refused.error().message(), says);
+    }
+    for (const ComponentEntry& summed : index->components) {
+      const Status taken = load_summed(files, summed.name);
+      EXPECT_EQ(!taken && taken.error().code() == Code::kHashMismatch, &summed != &component) << summed.name;
     }
     EXPECT_EQ(load(files, PlaneSets::kBase).has_value(), component.is_refinement);
     EXPECT_EQ(load_refinement(files, *index).has_value(), !component.is_refinement);

@@ -11,13 +11,14 @@
 namespace sb {
 namespace {
 
-/// Takes a shard's tensors in file order, sums each component as its bytes come, and lets them on only when the sum is right.
+/// Takes a shard's tensors in file order, sums each component as its bytes come, unless the host has done so, and lets them on only when
+/// the sum is right.
 class ComponentGate {
  public:
-  /// `index` outlives this. `pass` gets every tensor that is what was written.
-  ComponentGate(const FolderIndex& index, const ShardEntry& shard, std::string label, TakeTensor pass)
-      : label_(std::move(label)), pass_(std::move(pass)) {
-    for (const ComponentEntry& component : index.components) {
+  /// `state` and its folder outlive this. `pass` gets every tensor that is what was written.
+  ComponentGate(const Loading::State& state, const ShardEntry& shard, std::string label, TakeTensor pass)
+      : summed_(state.summed), label_(std::move(label)), pass_(std::move(pass)) {
+    for (const ComponentEntry& component : state.folder->components) {
       if (component.shard == shard.name) components_.push_back(&component);
     }
   }
@@ -41,13 +42,16 @@ class ComponentGate {
     return {};
   }
 
-  void see(std::span<const std::byte> bytes) { sum_.update(bytes); }
+  void see(std::span<const std::byte> bytes) {
+    if (!summed_.contains(components_[next_]->name)) sum_.update(bytes);
+  }
   Status take(const TensorPlace& place, TensorBytes bytes) {
     const ComponentEntry& component = *components_[next_];
     const bool is_last = place.offset + place.n_bytes == component.end;
     waiting_.emplace_back(place, std::move(bytes));
     if (!is_last) return {};
-    if (sum_.hex() != component.sha256) return err(Code::kHashMismatch, {{"file", label_}, {"component", component.name}});
+    if (!summed_.contains(component.name) && sum_.hex() != component.sha256)
+      return err(Code::kHashMismatch, {{"file", label_}, {"component", component.name}});
     for (auto& [waiting, bytes] : waiting_) SB_OK(pass_(waiting, std::move(bytes)));
     waiting_.clear();
     sum_ = {};
@@ -56,6 +60,7 @@ class ComponentGate {
   }
 
  private:
+  const std::set<std::string, std::less<>>& summed_;
   std::string label_;
   TakeTensor pass_;
   std::vector<const ComponentEntry*> components_;  // in file order, never empty: the index leaves no byte without one
@@ -64,7 +69,7 @@ class ComponentGate {
   std::vector<std::pair<TensorPlace, TensorBytes>> waiting_;
 };
 
-LoadTask<Status> read_shard(Loading::State& state, const FolderIndex& index, const ShardEntry& shard, TakeTensor pass) {
+LoadTask<Status> read_shard(Loading::State& state, const ShardEntry& shard, TakeTensor pass) {
   TensorFile from{.file = shard.name, .label = label_of(state, shard.name), .places = {}, .start = {}, .start_bytes = 0};
   const uint64_t first_bytes = std::min(shard.n_bytes, std::max(shard.head_bytes, state.tuning.first_bytes));
   SB_CO_OK(co_await extend_start(state, from, first_bytes).in(state));
@@ -77,7 +82,7 @@ LoadTask<Status> read_shard(Loading::State& state, const FolderIndex& index, con
   }
   SB_CO_TRY(from.places, safetensors_parse_head(head, shard.n_bytes, from.label));
   if (state.shapes_only) co_return co_await read_tensors(state, std::move(from), std::move(pass)).in(state);
-  ComponentGate gate(index, shard, from.label, std::move(pass));
+  ComponentGate gate(state, shard, from.label, std::move(pass));
   SB_CO_OK(gate.check(from.places));
   auto take = [&](const TensorPlace& place, TensorBytes bytes) { return gate.take(place, std::move(bytes)); };
   auto see = [&](std::span<const std::byte> bytes) { gate.see(bytes); };
@@ -105,7 +110,7 @@ LoadTask<Status> read_shards(Loading::State& state, const FolderIndex& index, bo
         }
       } else {
         auto pass = [&](const TensorPlace& place, TensorBytes bytes) { return joiner.take(label, place, std::move(bytes)); };
-        SB_CO_OK(co_await read_shard(state, index, shard, pass).in(state));
+        SB_CO_OK(co_await read_shard(state, shard, pass).in(state));
       }
     }
   }

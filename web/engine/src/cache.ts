@@ -2,28 +2,21 @@
 // written as <key>.<random>.part and becomes <key> only when it is whole, so that no half file is ever taken for one. Where storage is
 // missing, full or forbidden (private windows), everything works without it.
 
+import { hexOf, openHandle, type ModelFile, type OpfsFile, type SyncHandle } from './local.ts';
+
 const FOLDER = 'subbyte';
 
-// In workers only, and so not in TypeScript's DOM library.
-interface SyncHandle {
-  write(bytes: Uint8Array, options: { at: number }): number;
-  read(into: Uint8Array, options: { at: number }): number;
-  flush(): void;
-  close(): void;
-}
-type OpfsFile = FileSystemFileHandle & {
-  createSyncAccessHandle?: () => Promise<SyncHandle>;
-  move?: (name: string) => Promise<void>;
-};
 type OpfsFolder = FileSystemDirectoryHandle & { keys(): AsyncIterable<string> };
 
-async function folder(): Promise<OpfsFolder | null> {
-  try {
-    const root = await navigator.storage.getDirectory();
-    return (await root.getDirectoryHandle(FOLDER, { create: true })) as OpfsFolder;
-  } catch {
-    return null;
-  }
+let found: Promise<OpfsFolder | null> | undefined;
+
+/** Where downloads are kept, looked for once a worker, which has one model; null where nothing can be kept. The first look starts the
+ * browser's storage, which takes a while: ahead of a load is a good time. */
+export const folder = (): Promise<OpfsFolder | null> => (found ??= findFolder().catch(() => null));
+
+async function findFolder(): Promise<OpfsFolder> {
+  const root = await navigator.storage.getDirectory();
+  return (await root.getDirectoryHandle(FOLDER, { create: true })) as OpfsFolder;
 }
 
 const BY_HASH = 'sha256:';
@@ -35,15 +28,14 @@ async function keyOf(url: string): Promise<string> {
   if (url.startsWith(BY_HASH)) return url.slice(BY_HASH.length);
   // crypto.subtle is missing on plain-http origins; OPFS is, too, so this is only reached where both are.
   const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(url)));
-  return Array.from(digest.subarray(0, 16), (byte) => byte.toString(16).padStart(2, '0')).join('');
+  return hexOf(digest.subarray(0, 16));
 }
 
-/** The whole file kept for `url` (or byHash()), or null. Read through a snapshot, which takes no lock: other tabs may read the same file. */
-export async function cachedFile(url: string): Promise<File | null> {
+/** The whole file kept for `url` (or byHash()), or null. */
+export async function keptFile(url: string): Promise<ModelFile | null> {
   try {
-    const dir = await folder();
-    const handle = await dir?.getFileHandle(await keyOf(url));
-    return (await handle?.getFile()) ?? null;
+    const handle = await (await folder())?.getFileHandle(await keyOf(url));
+    return handle ? await openHandle(handle) : null;
   } catch {
     return null;
   }

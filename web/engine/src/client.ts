@@ -20,7 +20,6 @@ export interface Platform {
 }
 
 export class Client {
-  readonly #platform: Platform;
   readonly #port: WorkerPort;
   readonly #pool: WorkerPort[] = [];
   readonly #waiting = new Map<number, Waiting>();
@@ -31,26 +30,34 @@ export class Client {
   onDropped: ((dropped: Dropped) => void) | null = null;
 
   private constructor(platform: Platform) {
-    this.#platform = platform;
-    this.#port = platform.spawn();
+    this.#port = this.#spawn(platform);
     this.#port.onMessage((message) => this.#receive(message));
-    this.#port.onFailure((why) => this.#fail(why));
   }
 
-  /** A worker with its threads and an engine; `capabilities` is what that engine says of itself. */
+  #spawn(platform: Platform): WorkerPort {
+    const port = platform.spawn();
+    port.onFailure((why) => this.#fail(why));
+    return port;
+  }
+
+  /** A worker with its threads and an engine; `capabilities` is what that engine says of itself. Workers start while the module is
+   * compiled. */
   static async start(
     platform: Platform,
-    module: WebAssembly.Module,
+    compiled: WebAssembly.Module | Promise<WebAssembly.Module>,
     threads: number,
     options: string,
   ): Promise<{ client: Client; capabilities: Record<string, unknown> }> {
     const client = new Client(platform);
     try {
-      const channels = Array.from({ length: threads - 1 }, () => new MessageChannel());
+      for (let i = 1; i < threads; i++) client.#pool.push(client.#spawn(platform));
+      const module = await compiled;
+      // The two ends of a channel go out together: Firefox loses messages of one whose other end went long before.
+      const channels = client.#pool.map(() => new MessageChannel());
       const pool = channels.map(({ port1 }) => port1);
       await Promise.all([
         client.ask({ type: 'init', module, pool }, { transfer: pool }),
-        ...channels.map(({ port2 }) => client.#startThread(port2)),
+        ...channels.map(({ port2 }, i) => client.#startThread(client.#pool[i]!, port2)),
       ]);
       return { client, capabilities: await client.ask({ type: 'engine', options }) };
     } catch (error) {
@@ -156,18 +163,12 @@ export class Client {
     }
   }
 
-  #startThread(channel: MessagePort): Promise<void> {
-    const port = this.#platform.spawn();
-    this.#pool.push(port);
-    return new Promise((resolve, reject) => {
-      const fail = (why: string) => {
-        this.#fail(why);
-        reject(this.#failed);
-      };
-      port.onFailure(fail);
+  /** Resolves when the thread has come in. Where it fails the client does, and with it whatever is asked of it. */
+  #startThread(port: WorkerPort, channel: MessagePort): Promise<void> {
+    return new Promise((resolve) => {
       port.onMessage((message) => {
         if (message.type === 'poolReady') resolve();
-        else if (message.type === 'fatal') fail(message.why);
+        else if (message.type === 'fatal') this.#fail(message.why);
       });
       port.post({ type: 'pool', port: channel }, [channel]);
     });

@@ -1,45 +1,9 @@
 // One file from a URL, read mostly from front to back: one stream feeds the reads as they come and the cache on the side, so that the
 // file is never whole in JavaScript. A cut connection is taken up where it broke, when the server can.
-import { CacheWriter, cachedFile, forget, isKnownAbsent, keepAbsence } from './cache.ts';
+import { CacheWriter, keptFile, forget, isKnownAbsent, keepAbsence } from './cache.ts';
 import { abortError, failure, isAbort, reasonOf } from './errors.ts';
+import { BlobFile, type ModelFile } from './local.ts';
 import type { CacheMode } from './messages.ts';
-
-/** A file of a model, wherever it is. */
-export interface ModelFile {
-  /** Bytes; null when there is no such file. */
-  size(): Promise<number | null>;
-  /** Fills `into` from `offset`; fewer bytes only where the file ends. `onBytes` hears of each piece. */
-  read(offset: number, into: Uint8Array, onBytes: (n: number) => void): Promise<number>;
-  /** No more reads; `isGood` when the model loaded. */
-  close(isGood: boolean): Promise<void>;
-  /** The core found `component` damaged: what is kept of it goes. True when it came from storage, so that a new try may bring it whole. */
-  distrust?(component: string): Promise<boolean>;
-  readonly isLocal: boolean;
-}
-
-export class BlobFile implements ModelFile {
-  readonly isLocal = true;
-  readonly #blob: Blob;
-  constructor(blob: Blob) {
-    this.#blob = blob;
-  }
-  async size(): Promise<number> {
-    return this.#blob.size;
-  }
-  async read(offset: number, into: Uint8Array, onBytes: (n: number) => void): Promise<number> {
-    let bytes: ArrayBuffer;
-    try {
-      bytes = await this.#blob.slice(offset, offset + into.length).arrayBuffer();
-    } catch (error) {
-      // The file was moved or changed after the user chose it.
-      throw failure('kReadFailed', { file: this.#blob instanceof File ? this.#blob.name : 'the model', why: reasonOf(error) }, error);
-    }
-    into.set(new Uint8Array(bytes));
-    onBytes(bytes.byteLength);
-    return bytes.byteLength;
-  }
-  async close(): Promise<void> {}
-}
 
 const RETRIES = 4;
 const PROGRESS_BYTES = 1 << 16;  // that many since the last cut start the count anew; fewer are no sign of life
@@ -54,7 +18,7 @@ export class UrlFile implements ModelFile {
   readonly #isOptional: boolean;
   readonly #isChecked: boolean;
   readonly #abort: AbortSignal;
-  #whole: BlobFile | null = null;  // when the bytes are already here
+  #whole: ModelFile | null = null;  // when the bytes are already here
   #size: number | null | undefined;  // undefined: not asked yet; null: no such file
   #isLengthKnown = false;
   #hasRanges = false;
@@ -83,9 +47,9 @@ export class UrlFile implements ModelFile {
 
   async size(): Promise<number | null> {
     if (this.#size !== undefined) return this.#size;
-    const kept = this.#cache === 'default' ? await cachedFile(this.#url) : null;
+    const kept = this.#cache === 'default' ? await keptFile(this.#url) : null;
     if (kept) {
-      this.#useWhole(kept, true);
+      await this.#useWhole(kept, true);
       return this.#size!;
     }
     if (this.#cache === 'default' && this.#isOptional && (await isKnownAbsent(this.#url))) return (this.#size = null);
@@ -133,12 +97,13 @@ export class UrlFile implements ModelFile {
     const writer = this.#writer;
     this.#writer = null;
     await writer?.drop();
+    await this.#whole?.close(isGood);
     await this.#hangUp();
   }
 
-  #useWhole(blob: Blob, isLocal: boolean): void {
-    this.#whole = new BlobFile(blob);
-    this.#size = blob.size;
+  async #useWhole(file: ModelFile, isLocal: boolean): Promise<void> {
+    this.#whole = file;
+    this.#size = await file.size();
     this.isLocal = isLocal;
   }
 
@@ -222,10 +187,10 @@ export class UrlFile implements ModelFile {
       throw failure('kDownloadFailed', { url: this.#url, why: reasonOf(error) }, error);
     }
     this.#reader = null;
-    if (!this.#writer) return this.#useWhole(new Blob(pieces), false);
+    if (!this.#writer) return this.#useWhole(new BlobFile(new Blob(pieces)), false);
     const isKept = await this.#writer.keep();
     this.#writer = null;
-    const kept = isKept ? await cachedFile(this.#url) : null;
+    const kept = isKept ? await keptFile(this.#url) : null;
     if (kept) return this.#useWhole(kept, false);
     this.#nWritten = 0;
     await this.#open(0);
@@ -256,7 +221,7 @@ export class UrlFile implements ModelFile {
       await response.body?.cancel();
       if (this.#isOptional && (response.status === 404 || response.status === 410)) return false;
       if (response.status === 416 && offset === 0) {
-        this.#useWhole(new Blob(), false);  // an empty file has no byte 0
+        await this.#useWhole(new BlobFile(new Blob()), false);  // an empty file has no byte 0
         return (this.#isLengthKnown = true);
       }
       throw failure('kHttpStatus', { url: this.#url, status: response.status });

@@ -104,10 +104,11 @@ export class EngineBase implements AsyncDisposable {
       throw failure('kOptionInvalid', { option: 'threads', value: String(wanted), expected: 'a whole number from 0 to 64' });
     }
     const chosen = pick(host.surroundings, wasm, wanted, whyCpu === null);
-    const module = await host.compile(chosen.build, false);
+    const compiled = host.compile(chosen.build, false);
     const core = coreOptions({ ...options, threads: chosen.threads }, engineOptionNames, ['wasm', 'assets']);
     // Started now, for what it says of itself; the first model takes it.
-    const spare = await Client.start(host, module, chosen.threads, core);
+    const spare = await Client.start(host, compiled, chosen.threads, core);
+    const module = await compiled;
     const { version: _, threadsWhy: __, ...said } = camelKeys<Record<string, unknown>>(spare.capabilities);
     const capabilities = {
       ...said,

@@ -1,8 +1,9 @@
 // Brings a load the bytes that it asks for. The core says which file, where and how many; here is where they come from.
-import { BlobFile, UrlFile, type ModelFile } from './download.ts';
+import { UrlFile } from './download.ts';
 import { abortError, failure, reasonOf, SubbyteError } from './errors.ts';
+import { BlobFile, openHandle, type ModelFile } from './local.ts';
 import type { CacheMode } from './messages.ts';
-import { INDEX_FILE, OverheardFile, shardsOf, ShardFile, type Shard } from './shards.ts';
+import { INDEX_FILE, LocalShard, OverheardFile, shardsOf, ShardFile, type Shard } from './shards.ts';
 import type { Progress, Source } from './types.ts';
 import type { Core } from './wasm.ts';
 
@@ -16,25 +17,34 @@ export function webOpener(source: Source, cache: CacheMode): Opener {
     case 'blobs':
       return () => new BlobFile(source.blobs.length === 1 ? source.blobs[0]! : new Blob(source.blobs));
     case 'folder':
-      return (name) => {
+      return localFolderOpener((name) => {
         const file = source.files.find((candidate) => candidate.name === name);
         return file ? new BlobFile(file.blob) : missingFile;
-      };
+      });
     case 'handle':
-      return (name) => new HandleFile(source.handle, name);
+      return localFolderOpener((name) => new HandleFile(source.handle, name));
     case 'path':
       throw failure('kArgumentInvalid', { what: `A page cannot read the path ${source.path}`, fix: 'Give a URL or a File.' });
   }
 }
 
 function folderOpener(url: string, cache: CacheMode): Opener {
+  const addressOf = (name: string) => new URL(name, url).href;
+  // The core decides which files must be there.
+  const open: Opener = (name, abort) => new UrlFile(addressOf(name), cache, true, abort);
+  return shardOpener(open, (name, shard, abort) => new ShardFile(addressOf(name), shard, cache, abort));
+}
+
+/** A folder whose files are here, opened by `open`. */
+export const localFolderOpener = (open: Opener): Opener => shardOpener(open, (name, shard, abort) => new LocalShard(open(name, abort), shard));
+
+/** Hears from the index of a quantised folder, once the core has read it, which files are shards and what is in them. */
+function shardOpener(open: Opener, openShard: (name: string, shard: Shard, abort: AbortSignal) => ModelFile): Opener {
   let shards = new Map<string, Shard>();
   return (name, abort) => {
-    const at = new URL(name, url).href;
     const shard = shards.get(name);
-    if (shard) return new ShardFile(at, shard, cache, abort);
-    // The core decides which files must be there.
-    const file = new UrlFile(at, cache, true, abort);
+    if (shard) return openShard(name, shard, abort);
+    const file = open(name, abort);
     return name === INDEX_FILE ? new OverheardFile(file, (text) => (shards = shardsOf(text))) : file;
   };
 }
@@ -44,7 +54,7 @@ class HandleFile implements ModelFile {
   readonly isLocal = true;
   readonly #folder: FileSystemDirectoryHandle;
   readonly #name: string;
-  #blob: BlobFile | null | undefined;
+  #file: ModelFile | null | undefined;
 
   constructor(folder: FileSystemDirectoryHandle, name: string) {
     this.#folder = folder;
@@ -56,14 +66,16 @@ class HandleFile implements ModelFile {
   async read(offset: number, into: Uint8Array, onBytes: (n: number) => void): Promise<number> {
     return (await this.#open())?.read(offset, into, onBytes) ?? 0;
   }
-  async close(): Promise<void> {}
+  async close(isGood: boolean): Promise<void> {
+    await this.#file?.close(isGood);
+  }
 
-  async #open(): Promise<BlobFile | null> {
-    if (this.#blob !== undefined) return this.#blob;
+  async #open(): Promise<ModelFile | null> {
+    if (this.#file !== undefined) return this.#file;
     try {
-      return (this.#blob = new BlobFile(await (await this.#folder.getFileHandle(this.#name)).getFile()));
+      return (this.#file = await openHandle(await this.#folder.getFileHandle(this.#name)));
     } catch (error) {
-      if (error instanceof DOMException && error.name === 'NotFoundError') return (this.#blob = null);
+      if (error instanceof DOMException && error.name === 'NotFoundError') return (this.#file = null);
       throw failure('kReadFailed', { file: `${this.#folder.name}/${this.#name}`, why: reasonOf(error) }, error);
     }
   }
@@ -154,6 +166,7 @@ async function bringOnce<T>(core: Core, { begin, open, abort, tell, isRefinement
           report({ phase, loadedBytes, totalBytes: before.total_bytes, file: wanted.file, isLocal: file.isLocal });
         });
         if (isBeside) core.bytes.set(into.subarray(0, n), wanted.at);
+        for (const component of file.takeSummed?.() ?? []) core.check('sb_load_summed', load, component);
         core.check('sb_load_bytes', load, BigInt(n));
       }
     }

@@ -1,16 +1,18 @@
 // Shards of a quantised folder on a server. Its index says where each component lies and what it sums to, so components are kept in storage
 // one by one under their SHA-256: a download that was cut goes on with the first component that is missing, a new version of a model fetches
 // what has changed, and bytes that the core found damaged can be let go alone.
-import { CacheWriter, byHash, cachedFile, forget } from './cache.ts';
-import { BlobFile, UrlFile, type ModelFile } from './download.ts';
+import { CacheWriter, byHash, forget, keptFile } from './cache.ts';
+import { UrlFile } from './download.ts';
 import { abortError, failure } from './errors.ts';
+import { PieceReader, type ModelFile } from './local.ts';
 import type { CacheMode } from './messages.ts';
 
 export const INDEX_FILE = 'subbyte.index.json';
 
 /** What is fetched, kept and checked as one: a component, or the head of a shard. */
-interface Piece {
+export interface Piece {
   name: string;
+  isComponent: boolean;
   begin: number;
   end: number;
   sha256: string;
@@ -33,9 +35,9 @@ export function shardsOf(text: string): Map<string, Shard> {
   try {
     index = JSON.parse(text) as IndexText;
     for (const { file, bytes, head_bytes, head_sha256 } of index.shards) {
-      shards.set(file, { nBytes: bytes, pieces: [{ name: 'its head', begin: 0, end: head_bytes, sha256: head_sha256 }] });
+      shards.set(file, { nBytes: bytes, pieces: [{ name: 'its head', isComponent: false, begin: 0, end: head_bytes, sha256: head_sha256 }] });
     }
-    for (const { name, shard, bytes, sha256 } of index.components) shards.get(shard)!.pieces.push({ name, begin: bytes[0], end: bytes[1], sha256 });
+    for (const { name, shard, bytes, sha256 } of index.components) shards.get(shard)!.pieces.push({ name, isComponent: true, begin: bytes[0], end: bytes[1], sha256 });
   } catch {
     return new Map();
   }
@@ -79,7 +81,8 @@ export class ShardFile implements ModelFile {
   readonly #cache: CacheMode;
   readonly #abort: AbortSignal;
   readonly #network: UrlFile;
-  readonly #kept = new Map<Piece, BlobFile | null>();
+  readonly #kept = new Map<Piece, Promise<ModelFile | null>>();
+  readonly #reader = new PieceReader();
   #writing: { piece: Piece; at: number; writer: CacheWriter } | null = null;
 
   constructor(url: string, shard: Shard, cache: CacheMode, abort: AbortSignal) {
@@ -92,7 +95,7 @@ export class ShardFile implements ModelFile {
 
   async size(): Promise<number | null> {
     const kept = await Promise.all(this.#shard.pieces.map((piece) => this.#keptOf(piece)));
-    return kept.every((blob) => blob) ? this.#shard.nBytes : this.#sizeOnServer();
+    return kept.every((file) => file) ? this.#shard.nBytes : this.#sizeOnServer();
   }
 
   // A HEAD, since a GET would begin the download of every shard at once. Where a server will not say, the reads will.
@@ -111,43 +114,39 @@ export class ShardFile implements ModelFile {
     return length === null ? this.#shard.nBytes : Number(length);
   }
 
-  async read(offset: number, into: Uint8Array, onBytes: (n: number) => void): Promise<number> {
-    let done = 0;
-    while (done < into.length) {
-      const at = offset + done;
-      const piece = this.#shard.pieces.find(({ begin, end }) => begin <= at && at < end);
-      if (!piece) break; // behind the end
-      const part = into.subarray(done, Math.min(into.length, done + piece.end - at));
+  read(offset: number, into: Uint8Array, onBytes: (n: number) => void): Promise<number> {
+    return readPieces(this.#shard, offset, into, async (piece, at, part) => {
       const kept = await this.#keptOf(piece);
       this.isLocal = kept !== null;
-      const n = kept ? await kept.read(at - piece.begin, part, onBytes) : await this.#fetch(piece, at, part, onBytes);
-      done += n;
-      if (n < part.length) break;
-    }
-    return done;
+      return kept ? this.#reader.read(piece, kept, 0, at, part, onBytes) : this.#fetch(piece, at, part, onBytes);
+    });
+  }
+
+  takeSummed(): string[] {
+    return this.#reader.takeSummed();
   }
 
   async close(): Promise<void> {
     await this.#stopWriting();
     await this.#network.close(false);
+    for (const kept of this.#kept.values()) await (await kept)?.close(true);
   }
 
   async distrust(component: string): Promise<boolean> {
     const piece = this.#shard.pieces.find(({ name }) => name === component);
     if (!piece) return false;
-    const wasKept = Boolean(await this.#keptOf(piece));
+    const kept = await this.#keptOf(piece);
+    await kept?.close(false); // what is open stays
+    this.#kept.delete(piece);
     await this.#stopWriting();
     await forget(byHash(piece.sha256));
-    return wasKept;
+    return kept !== null;
   }
 
-  async #keptOf(piece: Piece): Promise<BlobFile | null> {
-    const known = this.#kept.get(piece);
-    if (known !== undefined) return known;
-    const file = this.#cache === 'default' ? await cachedFile(byHash(piece.sha256)) : null;
-    const blob = file?.size === piece.end - piece.begin ? new BlobFile(file) : null;
-    this.#kept.set(piece, blob);
-    return blob;
+  #keptOf(piece: Piece): Promise<ModelFile | null> {
+    let kept = this.#kept.get(piece);
+    if (!kept) this.#kept.set(piece, (kept = this.#cache === 'default' ? keptPiece(piece) : Promise.resolve(null)));
+    return kept;
   }
 
   async #fetch(piece: Piece, at: number, into: Uint8Array, onBytes: (n: number) => void): Promise<number> {
@@ -178,4 +177,57 @@ export class ShardFile implements ModelFile {
     this.#writing = null;
     await writing?.writer.drop();
   }
+}
+
+async function keptPiece({ begin, end, sha256 }: Piece): Promise<ModelFile | null> {
+  const file = await keptFile(byHash(sha256));
+  if (!file || (await file.size()) === end - begin) return file;
+  await file.close(false);
+  return null;
+}
+
+/** A shard that lies whole in a file here. */
+export class LocalShard implements ModelFile {
+  readonly isLocal = true;
+  readonly #file: ModelFile;
+  readonly #shard: Shard;
+  readonly #reader = new PieceReader();
+
+  constructor(file: ModelFile, shard: Shard) {
+    this.#file = file;
+    this.#shard = shard;
+  }
+  size(): Promise<number | null> {
+    return this.#file.size();
+  }
+  async read(offset: number, into: Uint8Array, onBytes: (n: number) => void): Promise<number> {
+    const read = (piece: Piece, at: number, part: Uint8Array) => this.#reader.read(piece, this.#file, piece.begin, at, part, onBytes);
+    return readPieces(this.#shard, offset, into, read);
+  }
+  takeSummed(): string[] {
+    return this.#reader.takeSummed();
+  }
+  close(isGood: boolean): Promise<void> {
+    return this.#file.close(isGood);
+  }
+}
+
+/** Fills `into` piece by piece; fewer bytes where the shard or one of its pieces ends. */
+async function readPieces(
+  { pieces }: Shard,
+  offset: number,
+  into: Uint8Array,
+  read: (piece: Piece, at: number, into: Uint8Array) => Promise<number>,
+): Promise<number> {
+  let done = 0;
+  while (done < into.length) {
+    const at = offset + done;
+    const piece = pieces.find(({ begin, end }) => begin <= at && at < end);
+    if (!piece) break; // behind the end
+    const part = into.subarray(done, Math.min(into.length, done + piece.end - at));
+    const n = await read(piece, at, part);
+    done += n;
+    if (n < part.length) break;
+  }
+  return done;
 }

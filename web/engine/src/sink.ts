@@ -1,14 +1,8 @@
 // Writes a quantised folder into a folder of the site's storage, or into one that the user chose.
 import { failure, reasonOf } from './errors.ts';
+import type { OpfsFile } from './local.ts';
 import type { FolderSink } from './quantize.ts';
 import type { Source } from './types.ts';
-
-// In workers only, and so not in TypeScript's DOM library.
-interface SyncHandle {
-  write(bytes: Uint8Array, options: { at: number }): number;
-  flush(): void;
-  close(): void;
-}
 
 interface OpenFile {
   write(bytes: Uint8Array, at: number): Promise<void>;
@@ -16,7 +10,7 @@ interface OpenFile {
 }
 
 async function openFile(folder: FileSystemDirectoryHandle, name: string): Promise<OpenFile> {
-  const file = (await folder.getFileHandle(name, { create: true })) as FileSystemFileHandle & { createSyncAccessHandle?: () => Promise<SyncHandle> };
+  const file = (await folder.getFileHandle(name, { create: true })) as OpfsFile;
   try {
     const handle = await file.createSyncAccessHandle!();
     return {

@@ -4,9 +4,9 @@ import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parentPort } from 'node:worker_threads';
 
-import type { ModelFile } from './download.ts';
 import { failure, reasonOf } from './errors.ts';
-import { webOpener } from './load.ts';
+import { localFolderOpener, webOpener } from './load.ts';
+import type { ModelFile } from './local.ts';
 import type { FromWorker, ToWorker } from './messages.ts';
 import type { FolderSink } from './quantize.ts';
 import { serve } from './worker.ts';
@@ -108,7 +108,8 @@ serve(
   },
   (source, cache) => {
     if (source.kind !== 'path') return webOpener(source, cache);
-    return (name) => new PathFile(source.isFolder ? join(source.path, name) : source.path, source.isFolder);
+    if (!source.isFolder) return () => new PathFile(source.path, false);
+    return localFolderOpener((name) => new PathFile(join(source.path, name), true));
   },
   (target) => {
     if (target.kind !== 'path') throw failure('kArgumentInvalid', { what: 'In Node a folder is written to a path', fix: 'Give one.' });
