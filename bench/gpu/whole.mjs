@@ -12,11 +12,11 @@ import { streamRate } from './stream.mjs';
 const text = { type: 'string' };
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { prompt: { ...text, default: '512' }, tokens: { ...text, default: '128' }, repeats: { ...text, default: '5' }, profile: { type: 'boolean', default: false } },
+  options: { prompt: { ...text, default: '512' }, tokens: { ...text, default: '128' }, repeats: { ...text, default: '5' }, sampling: { ...text, default: '{"temperature":0}' }, profile: { type: 'boolean', default: false } },
 });
 const [folder] = positionals;
 if (!folder || !existsSync(join(folder, 'subbyte.index.json'))) {
-  process.stderr.write('usage: whole.mjs FOLDER [--prompt N] [--tokens N] [--repeats N] [--profile]   (FOLDER: a quantised model, or one of random_model.mjs)\n');
+  process.stderr.write('usage: whole.mjs FOLDER [--prompt N] [--tokens N] [--repeats N] [--sampling JSON] [--profile]\n(FOLDER: a quantised model, or one of random_model.mjs; JSON: options of generate, such as {"temperature":0.8,"topP":0.9})\n');
   process.exit(2);
 }
 prepareNodeGpu();
@@ -29,7 +29,7 @@ const loadMs = performance.now() - begin;
 
 async function answer(nTokens) {
   await model.reset();
-  const stream = model.generate('a '.repeat(Number(values.prompt)), { raw: true, maxTokens: nTokens, temperature: 0, ignoreEos: true });
+  const stream = model.generate('a '.repeat(Number(values.prompt)), { raw: true, maxTokens: nTokens, ...JSON.parse(values.sampling), ignoreEos: true });
   for await (const part of stream) void part;
   return stream.result;
 }

@@ -13,12 +13,21 @@
 
 namespace sb {
 
+/// How a device chooses a token by itself: runtime/sampler.h has the meaning of each, in its order.
+struct Draw {
+  float temperature = 0;  // 0: the likeliest, and the rest is of no account
+  int32_t top_k = 0;
+  float top_p = 1, min_p = 0;
+  float mark = 0;  // in [0, 1): where in what is kept the token lies
+};
+
 /// What changes from one run of a program to the next.
 struct Scalars {
-  std::span<const int32_t> ids;  // [T]; none: the id that the device chose last
-  int32_t position = 0;          // of ids[0]: tokens in the cache already
-  KvPages* kv = nullptr;         // room for position + T tokens is reserved
-  int32_t n_choices = 0;  // above 0 the device picks the likeliest of so many "logits", for chosen() and the next run, and gives no outputs
+  std::span<const int32_t> ids = {};  // [T]; none: the id that the device chose last
+  int32_t position = 0;               // of ids[0]: tokens in the cache already
+  KvPages* kv = nullptr;              // room for position + T tokens is reserved
+  int32_t n_choices = 0;  // above 0 the device picks one of so many "logits" by `draw`, for chosen() and the next run, and gives no outputs
+  Draw draw = {};
 };
 
 inline constexpr int32_t kNotChosen = -1;

@@ -1,7 +1,6 @@
 #include "io/safetensors.h"
 
 #include <cstring>
-#include <set>
 
 #include "base/json.h"
 
@@ -24,15 +23,8 @@ std::unexpected<Error> corrupt(std::string_view file, std::string_view place, st
 
 /// The header as JSON; a tensor name that occurs twice is an error, where a plain parse would keep the last one.
 Result<Json> parse_header(std::string_view text, std::string_view file) {
-  std::set<std::string> names;
   std::string twice;
-  auto look = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (depth == 1 && event == Json::parse_event_t::key && !names.insert(parsed.get<std::string>()).second)
-      twice = parsed.get<std::string>();
-    return true;
-  };
-  Json header = Json::parse(text.begin(), text.end(), look, /*allow_exceptions=*/false);
-  if (header.is_discarded()) { SB_TRY(header, json_parse(text, "The header of " + std::string(file))); }
+  SB_TRY(Json header, json_parse(text, "The header of " + std::string(file), &twice));
   if (!header.is_object()) return corrupt(file, "byte 8", "its header is no JSON object");
   if (!twice.empty()) return corrupt(file, "tensor " + twice, "the name occurs twice");
   return header;

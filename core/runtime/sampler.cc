@@ -118,7 +118,7 @@ void keep_top_p(std::span<const float> weights, double top_p, std::vector<int32_
   }
 }
 
-uint64_t next(uint64_t (&s)[4]) {  // xoshiro256** 1.0, Blackman & Vigna 2018
+uint64_t next(std::array<uint64_t, 4>& s) {  // xoshiro256** 1.0, Blackman & Vigna 2018
   uint64_t result = std::rotl(s[1] * 5, 7) * 9;
   uint64_t t = s[1] << 17;
   s[2] ^= s[0];
@@ -141,6 +141,15 @@ Sampler::Sampler(const SamplerOptions& options) : options_(options) {
     x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
     word = x ^ (x >> 31);
   }
+}
+
+Draw Sampler::draw() {
+  const SamplerOptions& o = options_;
+  after_.push_back(after_.empty() ? state_ : after_.back());
+  if (!(o.temperature > 0)) return {};
+  // Rounded down, so that it stays below 1.
+  const float mark = float(next(after_.back()) >> 40) * 0x1p-24f;
+  return {o.temperature, o.top_k, o.top_p, o.min_p, mark};
 }
 
 Result<int32_t> Sampler::sample(std::span<float> logits, std::span<const int32_t> history) {

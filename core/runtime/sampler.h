@@ -1,11 +1,14 @@
 // From logits to the next token. Deterministic: same logits, options, history and seed give the same token on every machine.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <deque>
 #include <span>
 #include <vector>
 
 #include "base/result.h"
+#include "device/device.h"
 
 namespace sb {
 
@@ -21,15 +24,23 @@ struct SamplerOptions {
 class Sampler {
  public:
   explicit Sampler(const SamplerOptions& options);
-  /// Whether the next token is always the likeliest, whatever came before.
-  bool is_greedy() const { return !(options_.temperature > 0) && options_.repetition_penalty == 1; }
+  /// Whether logits alone make the next token, whatever came before, so that a device can draw it.
+  bool is_drawable() const { return options_.repetition_penalty == 1; }
+  /// What a device needs to draw the next token, and the one after it with the next call. What it drew counts once take() is called;
+  /// rewind() takes back what it drew in vain.
+  Draw draw();
+  void take() { state_ = after_.front(), after_.pop_front(); }
+  void rewind() { after_.clear(); }
   /// Picks from `logits` [V], which it may change; `history` is the tokens so far (prompt and answer), for the repetition penalty.
   /// Order: penalty, temperature, top-k, top-p, min-p, draw. Errors: kLogitsNotFinite {position}: NaN or +inf anywhere.
   Result<int32_t> sample(std::span<float> logits, std::span<const int32_t> history);
 
  private:
+  using State = std::array<uint64_t, 4>;
+
   SamplerOptions options_;
-  uint64_t state_[4];                // xoshiro256**, seeded by splitmix64
+  State state_;                      // xoshiro256**, seeded by splitmix64
+  std::deque<State> after_;          // each of the draws that were not taken yet
   std::vector<uint8_t> seen_;        // [V] scratch
   std::vector<int32_t> candidates_;  // scratch
 };

@@ -180,5 +180,22 @@ TEST(Sampler, SameSeedSameTokensEverywhere) {
   EXPECT_EQ(history, (std::vector<int32_t>{3482, 1383, 4051, 4894, 4974, 4324, 290, 451}));
 }
 
+// A device that draws takes the marks that draws here would have taken; what it drew in vain is drawn again.
+TEST(Sampler, ADeviceGetsTheSameMarks) {
+  const SamplerOptions options = {.temperature = 1, .seed = 11};
+  Sampler here(options), there(options);
+  const std::vector<float> flat(1000, 0.0f);
+  for (int i = 0; i < 20; ++i) {
+    there.draw();
+    there.draw();
+    there.rewind();
+    const Draw draw = there.draw();
+    there.take();
+    std::vector<float> logits = flat;
+    EXPECT_EQ(*here.sample(logits, {}), int32_t(draw.mark * 1000));
+  }
+  EXPECT_EQ(Sampler({.top_k = 5}).draw().temperature, 0);
+}
+
 }  // namespace
 }  // namespace sb

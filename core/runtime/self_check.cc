@@ -9,6 +9,7 @@
 #include "base/hash.h"
 #include "base/host.h"
 #include "runtime/random_weights.h"
+#include "runtime/sampler.h"
 #include "runtime/session.h"
 
 namespace sb {
@@ -19,6 +20,9 @@ constexpr int64_t kFewRows = 64;      // of a stretch's last matrix, whose every
 constexpr int64_t kEndRows = 512;     // of the matrix that makes logits: so many that kernels for wide rows take them
 constexpr int64_t kFewColumns = 256;  // of its first, whose every row is there; a multiple of every block
 constexpr double kMostMs = 8000;      // a GPU in software takes its time: what has not been checked by then is not
+
+/// Every part of the kernels that choose tokens.
+constexpr SamplerOptions kChoices[] = {{}, {.temperature = 1, .top_k = 20, .top_p = 0.9f, .min_p = 0.02f, .seed = 1}};
 
 /// What two stretches must have in common to run the same kernels, as far as that can be told without lowering them.
 void describe(const Plan& plan, const Node& node, std::string& to) {
@@ -50,7 +54,9 @@ struct SelfCheck::Stretch {
   std::string name;  // its ops, for errors
   int64_t n_tokens = 1;
   int32_t kv_width = 0;  // 0: no cache
-  bool has_logits = false, chooses = false;
+  bool has_logits = false;
+  size_t n_choices = 0;          // begun of kChoices
+  std::vector<float> logits;     // as the device has them, which it chooses from
   bool attends = false;          // one token's attention is among its ops
   int32_t position = kPosition;  // of the run under way
   RandomWeights weights;
@@ -262,21 +268,33 @@ Status SelfCheck::judge(Stretch& s) {
   return {};
 }
 
+/// The next way to choose a token, from logits that are known.
+Result<CheckStep> SelfCheck::choose() {
+  Stretch& s = *running_;
+  Sampler sampler(kChoices[s.n_choices++]);
+  SB_OK(model_.device().submit(*s.program,
+                               {s.ids, s.position, s.kv_width > 0 ? s.kv.get() : nullptr, int32_t(s.logits.size()), sampler.draw()}));
+  return CheckStep::kMore;
+}
+
 Result<CheckStep> SelfCheck::step() {
   Device& device = model_.device();
   ms_ = host_now_ms() - began_ms_;
-  if (running_ && running_->chooses) {
+  if (running_ && running_->n_choices > 0) {
     SB_TRY(const std::optional<int32_t> id, device.chosen());
     if (!id) return device.wait() ? CheckStep::kMore : CheckStep::kWaits;
-    const std::span<const float> logits = running_->other->output("logits");
-    const auto [least, most] = std::ranges::minmax(logits);
-    // Two that are nearly equal may change places.
-    if (*id < 0 || size_t(*id) >= logits.size() || logits[size_t(*id)] < most - kCheckWorst / 4 * (most - least)) {
-      running_->name = "the choice of the likeliest token";
-      return err(Code::kDeviceWrong, {{"adapter", device.name()}, {"op", running_->name}, {"error", std::to_string(*id)}});
+    Sampler sampler(kChoices[running_->n_choices - 1]);
+    std::vector<float> logits = running_->logits;
+    SB_TRY(const int32_t wanted, sampler.sample(logits, {}));
+    if (*id != wanted) {
+      const std::string error = std::to_string(*id) + " for " + std::to_string(wanted);
+      return err(Code::kDeviceWrong, {{"adapter", device.name()}, {"op", "the choice of the next token"}, {"error", error}});
     }
-    running_.reset();
-    return CheckStep::kMore;
+    if (running_->n_choices == std::size(kChoices)) {
+      running_.reset();
+      return CheckStep::kMore;
+    }
+    return choose();
   }
   if (running_) {
     SB_TRY(const bool is_there, settle(device));
@@ -288,10 +306,9 @@ Result<CheckStep> SelfCheck::step() {
       return CheckStep::kMore;
     }
     if (running_->has_logits && device.n_choices() > 0) {
-      running_->chooses = true;
-      const auto n = int32_t(running_->other->output("logits").size());
-      SB_OK(device.submit(*running_->program, {running_->ids, kPosition, running_->kv_width > 0 ? running_->kv.get() : nullptr, n}));
-      return CheckStep::kMore;
+      const std::span<const float> logits = running_->program->output("logits");
+      running_->logits.assign(logits.begin(), logits.end());
+      return choose();
     }
     running_.reset();
   }

@@ -35,6 +35,7 @@ class SelfCheck {
 
  private:
   struct Stretch;
+  Result<CheckStep> choose();
   /// Nodes [begin, end) of a pass.
   struct Place {
     const Plan* pass;

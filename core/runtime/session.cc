@@ -174,6 +174,7 @@ void Session::begin_anew() {
   a.prompt.insert(a.prompt.end(), a.ids.begin(), a.ids.end());
   a.n_done = a.n_choices = a.n_runs = 0;
   a.guesses.clear();
+  a.sampler.rewind();
   a.n_draft = std::min(a.n_draft, model_.device().n_alike() - 1);
 }
 
@@ -189,7 +190,7 @@ void Session::leave() {
 }
 
 /// Whether tokens can be chosen on the device, run after run, without a look at the logits.
-bool Session::chooses_ahead() const { return model_.device().n_choices() > 0 && answer_->sampler.is_greedy() && answer_->n_top == 0; }
+bool Session::chooses_ahead() const { return model_.device().n_choices() > 0 && answer_->sampler.is_drawable() && answer_->n_top == 0; }
 
 /// False: the device is somebody else's for now, and nothing happened.
 Result<bool> Session::submit(const Pass& pass, std::span<const int32_t> ids, int64_t position) {
@@ -201,7 +202,8 @@ Result<bool> Session::submit(const Pass& pass, std::span<const int32_t> ids, int
     if (!is_idle) return false;
   }
   const bool chooses = pass.logits != Pass::Logits::kNone && chooses_ahead();
-  SB_TRY(Program * program, model_.run(pass, {ids, int32_t(position), &kv_, chooses ? int32_t(model_.shape().vocab) : 0}));
+  const Draw draw = chooses ? a.sampler.draw() : Draw();
+  SB_TRY(Program * program, model_.run(pass, {ids, int32_t(position), &kv_, chooses ? int32_t(model_.shape().vocab) : 0, draw}));
   if (chooses) ++a.n_choices;
   if (pass.logits != Pass::Logits::kNone && !chooses) running_ = program;
   return true;
@@ -274,6 +276,7 @@ Result<bool> Session::take_choice() {
     if (!id && device.wait()) continue;
     if (!id) return wait();
     --a.n_choices;
+    a.sampler.take();
     if (*id == kNotChosen) return err(Code::kLogitsNotFinite, {{"position", cached_.size()}});
     if (a.n_choices == 0) device.release(this);
     SB_TRY(const bool more, accept(*id));

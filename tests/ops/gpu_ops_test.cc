@@ -7,10 +7,13 @@
 #include <cmath>
 #include <cstdlib>
 #include <iostream>
+#include <limits>
+#include <random>
 
 #include "device/cpu/cpu_device.h"
 #include "device/webgpu/webgpu_device.h"
 #include "ops/run_case.h"
+#include "runtime/sampler.h"
 
 namespace sb {
 namespace {
@@ -47,6 +50,78 @@ TEST(GpuOps, AgreeWithTheReference) {
     EXPECT_LE(error, std::max(c.nmse, kGpuNmse)) << c.op << " " << c.text << ", seed " << seed << "; allowed for: " << c.why;
     if (std::isnan(error)) ADD_FAILURE() << c.op << " " << c.text << " gave NaN, seed " << seed;
   }
+}
+
+// All ways to narrow the choice, over vocabularies that end inside a group of four, with equals, logits that are ruled out, and marks of
+// seeded samplers. A mark within rounding of the edge between two tokens may fall to either.
+TEST(GpuOps, DrawsWhatTheSamplerDraws) {
+  if (!gpu()) GTEST_SKIP() << "no GPU here";
+  struct Shape {
+    int64_t n_vocab;
+    float spread;
+    bool has_equals;
+  };
+  int n_draws = 0, n_off = 0;
+  std::mt19937_64 random(uint64_t(std::chrono::system_clock::now().time_since_epoch().count()));
+  for (const Shape& shape : {Shape{40, 2, true}, Shape{1001, 3, false}, Shape{5002, 1, true}, Shape{49152, 4, false}}) {
+    auto plan = std::make_unique<Plan>(1);
+    const Ref x = plan->input("x", shape.n_vocab), zero = plan->input("zero", shape.n_vocab);
+    plan->output("logits", add(*plan, x, zero));
+    auto program = gpu()->compile(std::move(plan));
+    ASSERT_TRUE(program);
+    std::vector<float> logits(size_t(shape.n_vocab));
+    std::normal_distribution<float> normal(0, shape.spread);
+    for (float& v : logits) v = shape.has_equals ? std::round(2 * normal(random)) / 2 : normal(random);
+    for (size_t i = 7; i < logits.size(); i += 31) logits[i] = -std::numeric_limits<float>::infinity();
+    ASSERT_TRUE(gpu()->fill(**program, "x", logits));
+    ASSERT_TRUE(gpu()->fill(**program, "zero", std::vector<float>(logits.size())));
+    const auto n = int32_t(shape.n_vocab);
+    for (SamplerOptions options : {SamplerOptions{},
+                                   {1},
+                                   {0.7f, 1},
+                                   {0.7f, 12},
+                                   {1.5f, n + 5},
+                                   {1, 0, 0.5f},
+                                   {1, 0, 0.999f},
+                                   {0.8f, 33, 0.9f},
+                                   {1, 0, 1, 0.1f},
+                                   {2, 50, 0.95f, 0.02f},
+                                   {0.05f, 0, 0.9f}}) {
+      for (int i = 0; i < 6; ++i, ++n_draws) {
+        options.seed = random();
+        Sampler sampler(options);
+        ASSERT_TRUE(gpu()->submit(**program, {.n_choices = n, .draw = sampler.draw()}));
+        sampler.rewind();
+        std::vector<float> own = logits;
+        const Result<int32_t> want = sampler.sample(own, {});
+        Result<std::optional<int32_t>> got = std::nullopt;
+        while (got && !*got && gpu()->wait()) got = gpu()->chosen();
+        ASSERT_TRUE(want && got && *got);
+        EXPECT_NE(logits[size_t(**got)], -std::numeric_limits<float>::infinity());
+        n_off += **got != *want;
+        if (options.temperature == 0 || options.top_k == 1) EXPECT_EQ(**got, *want) << n << " of temperature " << options.temperature;
+      }
+    }
+  }
+  EXPECT_LE(n_off, 1) << "of " << n_draws;
+}
+
+TEST(GpuOps, DrawsNothingFromWhatIsNoNumber) {
+  if (!gpu()) GTEST_SKIP() << "no GPU here";
+  auto plan = std::make_unique<Plan>(1);
+  const Ref x = plan->input("x", 300);
+  plan->output("logits", add(*plan, x, x));
+  auto program = gpu()->compile(std::move(plan));
+  ASSERT_TRUE(program);
+  std::vector<float> logits(300, 1);
+  logits[123] = std::numeric_limits<float>::quiet_NaN();
+  ASSERT_TRUE(gpu()->fill(**program, "x", logits));
+  ASSERT_TRUE(
+      gpu()->submit(**program, {.n_choices = 300, .draw = {.temperature = 1, .top_k = 5, .top_p = 0.9f, .min_p = 0, .mark = 0.5f}}));
+  Result<std::optional<int32_t>> got = std::nullopt;
+  while (got && !*got && gpu()->wait()) got = gpu()->chosen();
+  ASSERT_TRUE(got && *got);
+  EXPECT_EQ(**got, kNotChosen);
 }
 
 // The arena moves when a larger program comes, twice here, so that a buffer's number is used again; what was compiled before still runs.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cctype>
 #include <cstring>
 #include <deque>
@@ -132,7 +133,10 @@ struct GpuVariant {
   GpuLowered lowered;
   GpuBuffer params;  // a slot of kParamsBytes a step
   std::vector<GpuId> pipelines, binds;
-  GpuId choice = 0, choice_pipeline = 0;
+  struct Choice {
+    GpuId bind = 0, pipeline = 0;
+  };
+  Choice likeliest, drawn;  // made when first asked for
   std::vector<uint32_t> commands;
   // What the binds are made for.
   uint64_t arena = 0, vectors = 0, cache = 0;  // serials
@@ -140,8 +144,10 @@ struct GpuVariant {
   void unbind() {
     for (GpuId bind : binds) gpu_bind_free(bind);
     binds.clear();
-    gpu_bind_free(choice);
-    choice = 0;
+    for (Choice* choice : {&likeliest, &drawn}) {
+      gpu_bind_free(choice->bind);
+      choice->bind = 0;
+    }
   }
   ~GpuVariant() { unbind(); }
 };
@@ -276,7 +282,7 @@ class WebgpuDevice final : public Device {
     commands.reserve(v->commands.size() + 2 * kDispatchWords);
     for (size_t i = 0; i < v->lowered.steps.size(); ++i) add_dispatch(*v, i, commands);
     if (scalars.n_choices > 0) {
-      add_choice(p, *v, scalars.n_choices, commands);
+      add_choice(p, *v, scalars.n_choices, scalars.draw, commands);
     } else {
       SB_OK(add_reads(p, *v, commands));
     }
@@ -533,27 +539,42 @@ class WebgpuDevice final : public Device {
     return {};
   }
 
-  /// Picks the likeliest of the first n "logits" on the GPU, where the next run finds it as its token, and reads it.
-  void add_choice(GpuProgram& p, GpuVariant& v, int32_t n, std::vector<uint32_t>& commands) {
+  /// Picks one of the first n "logits" on the GPU, where the next run finds it as its token, and reads it.
+  void add_choice(GpuProgram& p, GpuVariant& v, int32_t n, const Draw& draw, std::vector<uint32_t>& commands) {
     SB_ASSERT(!reading_ && choices_.size() < kMostAhead);
-    if (!v.choice) {
-      const auto logits = std::ranges::find(*p.outputs, "logits", &GpuProgram::Read::name);
-      SB_ASSERT(logits != p.outputs->end());
-      const uint32_t slot = uint32_t(v.lowered.steps.size()) * kParamsBytes;
-      const uint32_t params[4] = {v.lowered.value_at[size_t(logits->value)], uint32_t(n), kGpuIdsAt, kGpuChoiceAt};
-      v.params.write(slot, std::span<const uint32_t>(params));
-      const GpuId choose =
-          pipeline("// argmax\n" + wgsl("prelude") + wgsl("access4") + wgsl("argmax", {{"$KEEP", std::string(kKeepLayout)}}));
-      const GpuBinding bindings[] = {
-          {step_.id(), 0, 16}, {v.params.id(), slot, kParamsBytes}, {arena_.id(), 0, 0}, {weights_.vectors().id(), 0, 0}};
-      v.choice = gpu_bind(choose, bindings, 4);
-      v.choice_pipeline = choose;
-    }
+    const auto logits = std::ranges::find(*p.outputs, "logits", &GpuProgram::Read::name);
+    SB_ASSERT(logits != p.outputs->end());
+    const uint32_t at = uint32_t(v.lowered.steps.size()) * kParamsBytes;
+    // Written before every run that draws: the queue keeps the order of writes and runs.
+    auto bits = [](float x) { return std::bit_cast<uint32_t>(x); };
+    const uint32_t params[12] = {v.lowered.value_at[size_t(logits->value)],
+                                 uint32_t(n),
+                                 kGpuIdsAt,
+                                 kGpuChoiceAt,
+                                 bits(draw.temperature),
+                                 uint32_t(draw.top_k),
+                                 bits(draw.top_p),
+                                 bits(draw.min_p),
+                                 bits(draw.mark)};
+    const bool is_drawn = draw.temperature > 0;
+    if (is_drawn || !v.likeliest.bind) v.params.write(at, std::span<const uint32_t>(params));
+    add_choice(v, v.likeliest, "argmax", at, commands);
+    if (is_drawn) add_choice(v, v.drawn, "sample", at, commands);
     const uint32_t slot = next_slot_++ % kMostAhead;
     enter_read(slot, 4);
-    commands.insert(commands.end(), {uint32_t(GpuCommand::kDispatch), v.choice_pipeline, v.choice, 1, 1, 1});
     commands.insert(commands.end(), {uint32_t(GpuCommand::kRead), arena_.id(), kGpuChoiceAt * 4, 4, slot});
     choices_.push_back(slot);
+  }
+  void add_choice(GpuVariant& v, GpuVariant::Choice& choice, const std::string& kernel, uint32_t params_at,
+                  std::vector<uint32_t>& commands) {
+    if (!choice.bind) {
+      choice.pipeline =
+          pipeline("// " + kernel + "\n" + wgsl("prelude") + wgsl("access4") + wgsl(kernel, {{"$KEEP", std::string(kKeepLayout)}}));
+      const GpuBinding bindings[] = {
+          {step_.id(), 0, 16}, {v.params.id(), params_at, kParamsBytes}, {arena_.id(), 0, 0}, {weights_.vectors().id(), 0, 0}};
+      choice.bind = gpu_bind(choice.pipeline, bindings, 4);
+    }
+    commands.insert(commands.end(), {uint32_t(GpuCommand::kDispatch), choice.pipeline, choice.bind, 1, 1, 1});
   }
 
   OrderedJson info_;
