@@ -242,25 +242,25 @@ void add_planes(std::vector<OpCase>& cases) {
     add_case("coded2", "coded2", r);
     add_case("coded3", "plain2", r);
   }
-  // Products between whose many inputs and few rows and their reader a GPU adds up slices: what comes in between is all the reader's.
-  struct Sliced {
+  // A product, what follows it column by column, and the product behind: a GPU's first leaves its blocks' first rows unfinished.
+  struct Followed {
     const char *format, *refine;
     int64_t t, n, k;
   };
-  for (const Sliced& r : {Sliced{"coded2", "", 1, 256, 4352}, {"coded2", "coded2", 3, 192, 2304}, {"plain3", "", 2, 320, 8192}}) {
-    auto add_sliced = [&](const char* between, std::function<Ref(Plan&, Sources&, Ref, Ref)> read) {
-      cases.push_back({"matmul",
-                       std::string(r.format) + "+" + r.refine + " slices, " + between + " " + text({{"T", r.t}, {"N", r.n}, {"K", r.k}}),
-                       r.t, 0, 0, false, 5e-4, "two roundings of inputs to 8 bits", [=](Plan& p, Sources& s) {
-                         const Ref x = s.x(r.n);
-                         return read(p, s, x, matmul(p, s.x(r.k), s.planes(r.format, r.refine, r.n, r.k, 0, PlaneOrder::kBlocks)));
-                       }});
+  for (const Followed& r : {Followed{"coded2", "", 1, 256, 4352}, {"coded2", "coded2", 3, 192, 2304}, {"plain3", "", 2, 320, 8192}}) {
+    auto add_followed = [&](const char* between, std::function<Ref(Plan&, Sources&, Ref, Ref)> read) {
+      cases.push_back(
+          {"matmul", std::string(r.format) + "+" + r.refine + " followed by " + between + " " + text({{"T", r.t}, {"N", r.n}, {"K", r.k}}),
+           r.t, 0, 0, false, 5e-4, "two roundings of inputs to 8 bits", [=](Plan& p, Sources& s) {
+             const Ref x = s.x(r.n);
+             return read(p, s, x, matmul(p, s.x(r.k), s.planes(r.format, r.refine, r.n, r.k, 0, PlaneOrder::kBlocks)));
+           }});
     };
-    add_sliced("add, norm", [=](Plan& p, Sources& s, Ref before, Ref y) {
+    add_followed("add, norm", [=](Plan& p, Sources& s, Ref before, Ref y) {
       const Ref x = add(p, before, y);
       return add(p, x, matmul(p, rms_norm(p, x, s.v(r.n), RmsNorm{1e-6f, 0}), s.planes("coded2", "", r.n, r.n, 0, PlaneOrder::kBlocks)));
     });
-    add_sliced("glu of its halves", [=](Plan& p, Sources& s, Ref, Ref y) {
+    add_followed("glu of its halves", [=](Plan& p, Sources& s, Ref, Ref y) {
       const int64_t half = r.n / 2;
       const Ref x = glu(p, p.columns(y, 0, half), p.columns(y, half, half), {Activation::kSilu});
       return matmul(p, x, s.planes("coded2", "", 64, half, 0, PlaneOrder::kBlocks));

@@ -37,19 +37,15 @@ Columns::Register Columns::load(uint32_t at, uint32_t stride, const Carry* carry
   const std::string a = name_of(x, 'a'), b = name_of(x, 'b'), from = place(at, stride);
   body_ += "var " + a + " = vec4f(0.0);\nvar " + b + " = vec4f(0.0);\nif (k < kColumns) {\n";
   body_ += a + " = row4(" + from + ");\n" + b + " = row4(" + from + " + 4u);\n";
-  for (uint32_t i = 1; carry && i < carry->n_slices; ++i) {
-    const std::string next = from + " + " + std::to_string(i * carry->n_tokens * stride) + "u";
-    body_ += a + " += row4(" + next + ");\n" + b + " += row4(" + next + " + 4u);\n";
-  }
-  if (carry && carry->n > 0) {
-    need(wgsl("carry", {{"$CARRY", std::to_string(carry->n) + "u"}, {"$SLICES", std::to_string(carry->n_slices) + "u"}}));
-    const std::string first = param(carry->at), step = param(carry->stride), rows = param(carry->rows_before),
-                      blocks = param(carry->n_blocks);
-    const std::string c =
-        "vec4u(" + first + " + t * " + step + ", " + rows + ", " + blocks + ", " + std::to_string(carry->n_tokens * carry->stride) + "u)";
-    for (int i = 0; i < 8; ++i) {
-      body_ += (i < 4 ? a : b) + "." + "xyzw"[i % 4] + " += carry_at(" + c + ", k + " + std::to_string(i) + "u);\n";
-    }
+  if (carry) {
+    // Rows that lack something are a block's first: eight columns hold all of them or none, as long as blocks begin at eights.
+    SB_ASSERT(carry->rows_before % 8 == 0);
+    const std::string blocks = param(carry->n_blocks);
+    body_ += "let r" + a + " = k + " + param(carry->rows_before) + ";\nif ((r" + a + " & 31u) == 0u) {\nlet b = r" + a + " >> 5u;\n";
+    body_ += "let at = " + param(carry->at) + " + t * " + param(carry->stride) + " + select(b - 1u, b + " + blocks + " - 1u, b % " +
+             blocks + " == 0u) * 8u;\n" + a + " += row4(at);\n";
+    if (carry->n > 4) body_ += b + " += row4(at + 4u);\n";
+    body_ += "}\n";
   }
   body_ += "}\n";
   return x;

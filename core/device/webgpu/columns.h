@@ -10,15 +10,12 @@
 
 namespace sb {
 
-/// What a product of planes leaves undone for its reader: the first rows of each block of 32 rows lack something (kernels/carry.wgsl), and
-/// slices of the inputs are to be added up.
+/// What the first rows of each block of 32 rows of a product of planes still lack, until somebody adds it (kernels/carry.wgsl).
 struct Carry {
   uint32_t at = kGpuNone, stride = 0;  // words
   uint32_t rows_before = 0;            // row 0, counted from the first segment
   uint32_t n_blocks = 0;               // of a segment
   uint32_t n = 0;                      // rows of a block that lack something
-  uint32_t n_slices = 1, n_tokens = 1;
-  uint32_t slices_at = 0;  // where their rows are, [slices][tokens][row], instead of at the product's own place
 };
 
 class Columns {

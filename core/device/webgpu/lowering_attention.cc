@@ -134,7 +134,7 @@ void Lowering::lower_one(const OneAttention& a) {
   }
   carry_ = {{}, -1};
   if (pack.empty()) helpers += wgsl("rows/hadamard");  // its memory serves here too
-  helpers += wgsl("carry", {{"$CARRY", number(n_carried)}, {"$SLICES", "1u"}});
+  helpers += wgsl("carry", {{"$CARRY", number(n_carried)}});
   step.text = wgsl("prelude") + wgsl("access") + helpers +
               wgsl("attention_one", {{"$DH", number(dh)},
                                      {"$WORDS", number(n_words)},

@@ -50,20 +50,10 @@ Status Lowering::few_planes(size_t begin) {
     stage(n_tokens, std::move(packed.stages[i]), packed.words[i], packed.shared);
   }
   is_odd_ = !is_odd_;  // what an earlier product's rows lack may be read while this one runs
-  Carry carry{.at = carry_at_,
-              .stride = uint32_t((end - first) / 32 * 8),
-              .rows_before = uint32_t(w.first_row - first),
-              .n_blocks = uint32_t(m.segment / 32)};
+  Carry carry{carry_at_, uint32_t((end - first) / 32 * 8), uint32_t(w.first_row - first), uint32_t(m.segment / 32), 0};
   for (int set = 0; set < m.n_sets; ++set) carry.n = std::max(carry.n, uint32_t(m.sets[set].code.n_taps - 1));
-  const bool is_taken = takes_carry(index_ + 1, y);
-  carry.n_slices = is_taken && columns_run(index_ + 1) ? slices(m, end - first) : 1;
-  carry.n_tokens = uint32_t(n_tokens);
-  carry_words_ = std::max(carry_words_, uint64_t(n_tokens) * carry.n_slices * carry.stride);
+  carry_words_ = std::max(carry_words_, uint64_t(n_tokens) * carry.stride);
   carry.at += is_odd_ ? (squares_at_ - carry_at_) / 2 : 0;
-  if (carry.n_slices > 1) {
-    slices_words_ = std::max(slices_words_, uint64_t(n_tokens) * carry.n_slices * stride(y));
-    carry.slices_at = slices_at_ + (is_odd_ ? (angles_at_ - slices_at_) / 2 : 0);
-  }
   const std::pair<Carry, int32_t> before = carry_;  // of what is read here
   close();
   const size_t n_steps = out_.steps.size();
@@ -83,10 +73,10 @@ Status Lowering::few_planes(size_t begin) {
         step.name = names + " planes_few";
         inside->pack(input, 0, 0, uint32_t(m.n_columns), signs(m), halves(m.sets[set].column_scale, m.n_columns), packed.shared);
       }
-      step.text = products_text(m, code, packed.block, inside ? &*inside : nullptr, carry);
+      step.text = products_text(m, code, packed.block, inside ? &*inside : nullptr);
       step.params = {packed.at[size_t(set)],
                      packed.stride,
-                     carry.n_slices > 1 ? carry.slices_at : at(y),
+                     at(y),
                      stride(y),
                      width(y),
                      carry.rows_before,
@@ -115,35 +105,27 @@ Status Lowering::few_planes(size_t begin) {
       }
       step.weights[0] = part.buffer[set];
       set_groups(step, (to - from) / 32, n_tokens);
-      if (carry.n_slices > 1) step.groups[2] = carry.n_slices;
       push(std::move(step));
     }
   }
   carry_ = {{}, -1};
-  if (carry.n == 0 && carry.n_slices == 1) return {};
-  if (is_taken) {
+  if (carry.n == 0) return {};
+  const bool is_even = carry.rows_before % 8 == 0 || !columns_run(index_ + 1);  // runs of columns take it by eights
+  if (is_even && takes_carry(index_ + 1, y)) {
     carry_ = {carry, y};
     return {};
   }
   stage(n_tokens, row("carry", {}, width(y)), {at(y), stride(y), width(y), carry.at, carry.stride, carry.rows_before, carry.n_blocks},
-        {wgsl("carry", {{"$CARRY", number(carry.n)}, {"$SLICES", "1u"}})});
+        {wgsl("carry", {{"$CARRY", number(carry.n)}})});
   return {};
 }
 
-uint32_t Lowering::slices(const PlaneMatrix& m, int64_t n_rows) {
-  constexpr int64_t kGroups = 512, kLanes = 16, kMostSlices = 4;
-  const int64_t n_chunks = m.words_per_row() / chunk_words(m);
-  return uint32_t(std::clamp<int64_t>(std::min(kGroups / (n_rows / 32), (n_chunks + kLanes - 1) / kLanes), 1, kMostSlices));
-}
-
-std::string Lowering::products_text(const PlaneMatrix& m, const PlaneCode& code, uint32_t block, const Columns* inside,
-                                    const Carry& carry) {
+std::string Lowering::products_text(const PlaneMatrix& m, const PlaneCode& code, uint32_t block, const Columns* inside) {
   const auto n_words = uint32_t(m.words_per_row());
   const uint32_t n = chunk_words(m);
   const auto P = uint32_t(code.n_planes);
   const uint32_t n_chunks = n_words / n;
-  const uint32_t n_of_slice = (n_chunks + carry.n_slices - 1) / carry.n_slices;
-  const bool is_ahead = n_of_slice > 16;  // a lane has several: the next one's weights are asked for before this one's products
+  const bool is_ahead = n_chunks > 16;  // a lane has several: the next one's weights are asked for before this one's products
   std::string sums, loads, products, lanes;
   for (uint32_t r = 0; r < 2; ++r) {
     for (uint32_t p = 0; p < P; ++p) {
@@ -151,12 +133,12 @@ std::string Lowering::products_text(const PlaneMatrix& m, const PlaneCode& code,
       sums += "var sum" + id + " = 0.0;\n";
       const std::string from = "W[row + " + number((r * P + p) * n_chunks) + " + ";
       loads += "var w" + id + " = " + (is_ahead ? "ahead" + id + ";\nahead" + id + " = " + from + "after];\n" : from + "c];\n");
-      if (is_ahead) sums += "var ahead" + id + " = " + from + "min(first + lane, kChunks - 1u)];\n";
+      if (is_ahead) sums += "var ahead" + id + " = " + from + "lane];\n";
       lanes += "{\nlet i = pair * " + number(2 * P) + " + " + number(r * P + p) + ";\nlane_put(i * 16u + (lane ^ (i & 15u)), 2.0 * sum" +
                id + " - whole);\n}\n";
     }
   }
-  if (is_ahead) loads = "let after = min(c + 16u, past - 1u);\n" + loads;
+  if (is_ahead) loads = "let after = min(c + 16u, kChunks - 1u);\n" + loads;
   for (uint32_t i = 0; i < 2 * n; ++i)
     loads += "let x" + std::to_string(i) + " = " + (inside ? "packed[" : "arena[(x >> 2u) + ") + number(i * n_chunks) + " + c];\n";
   const std::string at = "c * " + number(n * 32) + " / " + number(block);
@@ -178,16 +160,10 @@ std::string Lowering::products_text(const PlaneMatrix& m, const PlaneCode& code,
                 ") >> 2u) + ((" + bits[3] + ") >> 3u));\n";
   }
   const std::string reduce = repeated(16, "sum += lane_at(i * 16u + (#u ^ (i & 15u)));\n");
-  const std::string group = carry.n_slices > 1
-                                ? "let block = group.x;  // of 32 rows\nlet slice = group.z;\nlet first = slice * " + number(n_of_slice) +
-                                      ";\nlet past = min(first + " + number(n_of_slice) + ", kChunks);\n"
-                                : "let block = group.z * 32768u + group.x;\nlet slice = 0u;\nlet first = 0u;\nlet past = kChunks;\n";
   const std::string before = inside ? "let k = l * 8u;\n" + inside->body() : "";
   const std::string helpers = inside ? "const kColumns = " + number(inside->width()) + ";\n" + wgsl("rows/main") + inside->helpers() : "";
   return wgsl("prelude") + wgsl("access4") + helpers +
          wgsl("planes_few", {{"$LANES_AT", inside ? wgsl("lanes_shared") : wgsl("lanes_own", {{"$PLANES", std::to_string(P)}})},
-                             {"$GROUP", group + "let t = group.y;"},
-                             {"$TOKENS", number(carry.n_tokens)},
                              {"$PROLOGUE", before},
                              {"$PLANES", std::to_string(P)},
                              {"$WORDS", n == 1 ? "u32" : "vec" + std::to_string(n) + "u"},
@@ -227,7 +203,7 @@ size_t Lowering::columns_run(size_t begin) const {
     if (rows(y) > kFewTokens || width(y) != width(nodes[begin].output) || width(y) % 8 || value(y).alias_of >= 0) return 0;
     for (const int32_t in : nodes[i].inputs) {
       if (in < 0 || value(in).kind != ValueKind::kActivation) continue;
-      if (width(in) != width(y) || stride(in) % 4 || first_column(in) % 4) return 0;
+      if (width(in) != width(y) || stride(in) % 8 || first_column(in) % 8) return 0;
     }
     if (std::holds_alternative<RmsNorm>(nodes[i].op)) {
       if (width(nodes[i].inputs[1]) != width(y) || uses(y) != 1) return 0;
@@ -263,8 +239,7 @@ std::pair<Columns::Register, std::string> Lowering::columns_of(Columns& columns,
     Carry carry = carry_.first;
     const bool lacks = carry_.second >= 0 && plan_.root(v) == carry_.second;
     carry.rows_before += lacks ? first_column(v) : 0;
-    const uint32_t from = lacks && carry.n_slices > 1 ? carry.slices_at + first_column(v) : at(v);
-    return registers[v] = columns.load(from, stride(v), lacks ? &carry : nullptr);
+    return registers[v] = columns.load(at(v), stride(v), lacks ? &carry : nullptr);
   };
   normed_ = {};
   for (size_t i = begin; i < end; ++i) {

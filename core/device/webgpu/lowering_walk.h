@@ -40,9 +40,9 @@ inline const char* activation_name(Activation act) {
 }
 
 /// Words of scratch that a program's steps share: inputs made ready for planes, what blocks of products give to the next, sums of squares,
-/// what splits of attention and slices of products leave, angles.
+/// what splits of attention leave, angles.
 struct Scratch {
-  uint32_t packed = 0, carry = 0, squares = 0, splits = 0, slices = 0, angles = 0;
+  uint32_t packed = 0, carry = 0, squares = 0, splits = 0, angles = 0;
 };
 
 /// Walks the nodes. The first walk has neither weights nor places, and finds out what is chained with what and how much scratch there is;
@@ -55,8 +55,7 @@ class Lowering {
     carry_at_ = packed_at_ + scratch.packed;
     squares_at_ = carry_at_ + scratch.carry;
     splits_at_ = squares_at_ + scratch.squares;
-    slices_at_ = splits_at_ + scratch.splits;
-    angles_at_ = slices_at_ + scratch.slices;
+    angles_at_ = splits_at_ + scratch.splits;
     place_values(angles_at_ + scratch.angles, layout);
     uses_.assign(plan.values().size(), 0);
     for (const Node& node : plan.nodes()) {
@@ -97,8 +96,7 @@ class Lowering {
   uint64_t arena_words() const { return out_.arena_words; }
   const NodeTimes& times() const { return times_; }
   Scratch scratch() const {
-    return {aligned(packed_words_), 2 * aligned(carry_words_),  aligned(squares_words_),
-            aligned(splits_words_), 2 * aligned(slices_words_), aligned(angles_words_)};
+    return {aligned(packed_words_), 2 * aligned(carry_words_), aligned(squares_words_), aligned(splits_words_), aligned(angles_words_)};
   }
 
  private:
@@ -352,9 +350,7 @@ class Lowering {
   Status few_planes(size_t begin);
 
   /// planes_few.wgsl for a set: as many words at a time as rows begin at, loads before products, everything unrolled in the text.
-  static std::string products_text(const PlaneMatrix& m, const PlaneCode& code, uint32_t block, const Columns* inside, const Carry& carry);
-  /// Into how many slices of the inputs a product is cut, so that one of few rows keeps the GPU busy.
-  static uint32_t slices(const PlaneMatrix& m, int64_t n_rows);
+  static std::string products_text(const PlaneMatrix& m, const PlaneCode& code, uint32_t block, const Columns* inside);
   /// The taps of a filter, unrolled.
   static std::string filter_text(const PlaneCode& code);
 
@@ -503,8 +499,8 @@ class Lowering {
   bool is_odd_ = false;
   size_t index_ = 0;       // of the node being lowered, the last of those that become one step
   std::vector<int> uses_;  // of a root's value, by nodes and as outputs
-  uint32_t packed_at_, carry_at_, squares_at_, splits_at_, slices_at_, angles_at_;
-  uint64_t packed_words_ = 0, carry_words_ = 0, squares_words_ = 0, splits_words_ = 0, slices_words_ = 0, angles_words_ = 0;
+  uint32_t packed_at_, carry_at_, squares_at_, splits_at_, angles_at_;
+  uint64_t packed_words_ = 0, carry_words_ = 0, squares_words_ = 0, splits_words_ = 0, angles_words_ = 0;
 };
 
 }  // namespace sb

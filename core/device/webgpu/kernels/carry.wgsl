@@ -1,13 +1,9 @@
 // What the last rows of the block of 32 before give to a block's first rows of a product of planes (planes_few.wgsl leaves it): for row k,
-// counted from the first of the segment that the product begins in, at eight words a block. c: where, rows before row 0, blocks a segment, words
-// from one slice of the product to the next.
+// counted from the first of the segment that the product begins in, at eight words a block. c: where, rows before row 0, blocks a segment.
 fn carry_at(c: vec4u, k: u32) -> f32 {
   let r = k + c.y;
   let j = r & 31u;
   if (j >= $CARRY) { return 0.0; }
   let b = r >> 5u;
-  let at = c.x + select(b - 1u, b + c.z - 1u, b % c.z == 0u) * 8u + j;
-  var sum = 0.0;
-  for (var i = 0u; i < $SLICES; i++) { sum += ld(at + i * c.w); }
-  return sum;
+  return ld(c.x + select(b - 1u, b + c.z - 1u, b % c.z == 0u) * 8u + j);
 }

@@ -1,7 +1,6 @@
 // A product of one set of planes with few tokens (docs/formats.md §1): one-bit products z[n][p] = Σ_k S_p[n,k] · x̃[k] with x̃ in 8 bits, as
 // pack.wgsl leaves it, then the filter over z down the rows. A workgroup has 32 rows: sixteen lanes a pair of rows. Rows that the filter
 // reaches in the next block get what this block gives them by way of the carry (carry.wgsl).
-// Where there are few rows and many inputs, slices of the inputs are workgroups of their own, and whoever reads y adds up what each leaves.
 // With bits as 0 and 1, Σ ±x = 2 Σ bit·x − Σ x. Bits are masked in place: four products of one bit each, then a shift of four.
 // P[0]: packed x, its stride, y, its stride. P[1]: N, rows of the segments before y's, blocks before, first row in W. P[2]: sv, 1 to add, bias
 // or none, sums of squares (columns.wgsl). P[3]: carry, its stride, blocks a segment, how many sums, or 0. P[4]: 1/D, eps. From P[5] on the
@@ -17,7 +16,8 @@ var<workgroup> squares: array<f32, 256>;
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) l: u32) {
   $KEEP
-  $GROUP
+  let block = group.z * 32768u + group.x;  // of 32 rows
+  let t = group.y;
   let lane = l & 15u;
   let pair = l >> 4u;
   let row = (P[1].w + block * 32u + pair * 2u) * $PLANES * kChunks;
@@ -29,20 +29,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) l:
   let r = select(next * 32u + l - 32u, b * 32u + l, is_row);
   let n = r - P[1].y;
   let is_mine = l < 40u && (!is_row || n < P[1].x);
-  let at = slice * $TOKENS + t;
-  let to = select(P[3].x + at * P[3].y + b * 8u + l - 32u, P[0].z + at * P[0].w + n, is_row);
+  let to = select(P[3].x + t * P[3].y + b * 8u + l - 32u, P[0].z + t * P[0].w + n, is_row);
   var scale_out = 0.0;
   var before = 0.0;
   if (is_mine) {
     scale_out = vec_at(P[2].x + r);
     if (P[2].y != 0u) { before = ld(to); }
-    if (P[2].z != kNone && is_row && slice == 0u) { before += vec_at(P[2].z + n); }
+    if (P[2].z != kNone && is_row) { before += vec_at(P[2].z + n); }
   }
   if (l < P[3].w) { squares[l] = ld(P[2].w + t * P[3].w + l); }
   $PROLOGUE
   $SUMS
   var whole = 0.0;
-  for (var c = first + lane; c < past; c += 16u) {
+  for (var c = lane; c < kChunks; c += 16u) {
     $LOADS
     $PRODUCTS
   }
