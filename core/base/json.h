@@ -15,8 +15,8 @@ namespace sb {
 using Json = nlohmann::json;                 // keys sorted: fast look-up in large objects
 using OrderedJson = nlohmann::ordered_json;  // keys as written: what chat templates and reports must keep
 
-/// Parses `text`; `what` names the document in the error. Of equal keys the last counts; `twice` gets one that the outermost object has more
-/// than once. Errors: kJsonInvalid {what, byte}.
+/// Parses `text`; `what` names the document in the error. Of equal keys the last counts; `twice` gets one that the outermost object has
+/// more than once. Errors: kJsonInvalid {what, byte}.
 Result<Json> json_parse(std::string_view text, std::string_view what, std::string* twice = nullptr);
 Result<OrderedJson> json_parse_ordered(std::string_view text, std::string_view what);
 

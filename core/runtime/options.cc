@@ -96,7 +96,8 @@ OrderedJson options_json(std::span<const OptionRow> rows) {
   OrderedJson list = OrderedJson::array();
   for (const OptionRow& row : rows) {
     OrderedJson j = {{"name", row.name}, {"type", kTypes[size_t(row.kind)]}};
-    j["default"] = row.kind == OptionKind::kString ? OrderedJson(row.default_text) : json_parse_ordered(row.default_text, row.name).value_or(OrderedJson());
+    j["default"] = row.kind == OptionKind::kString ? OrderedJson(row.default_text)
+                                                   : json_parse_ordered(row.default_text, row.name).value_or(OrderedJson());
     if (row.max > row.min) j["min"] = row.min, j["max"] = row.max;
     for (std::string_view words = row.one_of; !words.empty();) {
       const size_t comma = std::min(words.find(','), words.size());

@@ -1,4 +1,6 @@
-// From logits to the next token. Deterministic: same logits, options, history and seed give the same token on every machine.
+// From logits to the next token. Deterministic: same logits, options, history and seed give the same token on every machine. A GPU that
+// draws for itself (kernels/sample.wgsl) takes the same marks, and float32 sums: a mark within some 10⁻⁶ of the edge between two tokens may
+// fall to either.
 #pragma once
 
 #include <array>

@@ -251,7 +251,7 @@ void add_planes(std::vector<OpCase>& cases) {
     auto add_followed = [&](const char* between, std::function<Ref(Plan&, Sources&, Ref, Ref)> read) {
       cases.push_back(
           {"matmul", std::string(r.format) + "+" + r.refine + " followed by " + between + " " + text({{"T", r.t}, {"N", r.n}, {"K", r.k}}),
-           r.t, 0, 0, false, 5e-4, "two roundings of inputs to 8 bits", [=](Plan& p, Sources& s) {
+           r.t, 0, 0, false, 3e-3, "two roundings of inputs to 8 bits, the second of what two factors make", [=](Plan& p, Sources& s) {
              const Ref x = s.x(r.n);
              return read(p, s, x, matmul(p, s.x(r.k), s.planes(r.format, r.refine, r.n, r.k, 0, PlaneOrder::kBlocks)));
            }});
