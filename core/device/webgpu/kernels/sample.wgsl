@@ -3,7 +3,7 @@
 // What is dropped lies below a bound, which is found sixteen candidates at a time: the largest key from which on keys make up the wanted
 // count or mass. Of equals the lowest ids stay.
 // P[0]: logits, V, ids, the answer's place. P[1]: temperature, top-k or 0, top-p, min-p. P[2]: mark.
-var<workgroup> halves: array<vec4f, 512>;   // [128][4]
+var<workgroup> halves: array<vec4f, 512>;  // [128][4]
 var<workgroup> before: array<f32, 256>;
 var<workgroup> bound: u32;
 
@@ -112,7 +112,7 @@ fn sum_above(l: u32, is_weight: bool, key: u32, begin: u32, end: u32) -> f32 {
   }
   return sum_of_lanes(l, sum);
 }
-/// How many keys of the ids of this lane equal `key`, in all lanes before.
+/// How many keys of ids before this lane's equal `key`.
 fn equals_before(l: u32, is_weight: bool, key: u32, begin: u32, end: u32) -> f32 {
   var n = 0.0;
   for (var i = begin; i < end; i++) {
@@ -128,7 +128,7 @@ fn main(@builtin(local_invocation_index) l: u32) {
   let likeliest = word(P[0].w);
   let top = ld(P[0].x + min(likeliest, V - 1u));
   workgroupBarrier();
-  let share = (V + 255u) / 256u;  // ids of a lane, neighbours
+  let share = (V + 1023u) / 1024u * 4u;  // ids of a lane, neighbours in whole vectors: writing a part of one may write all of it
   let begin = min(l * share, V);
   let end = min(begin + share, V);
 
