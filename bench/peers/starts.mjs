@@ -1,12 +1,12 @@
 #!/usr/bin/env node
 // How long a page takes from its opening to the first token, for visitors who come back: builds of web/engine/dist in turn, a browser process
-// of its own each time. Each build has a profile; its first visit fills the storage and must answer as the first build does.
+// of its own each time. Each build has a profile, whose first visit fills the storage; all must answer alike.
 import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
-import { drop_profile, fresh_profile, open_page, serve } from './browser.mjs';
+import { in_page } from './contenders/in_page.mjs';
 import { median } from './statistics.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
@@ -22,38 +22,28 @@ if (!model || !fs.existsSync(model)) {
 }
 
 const proof = { prompt: 'The capital of France is', n: 8 };
-const isFolder = fs.statSync(model).isDirectory();
 const builds = [];
 try {
   for (const dist of values.builds.split(',')) {
-    const server = await serve({ '/adapters/': path.join(here, 'contenders'), '/models/': path.dirname(path.resolve(model)), '/subbyte/': dist });
-    const page = {
-      base: server.base, adapter: '/adapters/subbyte.page.mjs', model: `/models/${path.basename(model)}${isFolder ? '/' : ''}`,
-      threads: Number(values.threads), context: 1024, profile: fresh_profile(), proof,
-    };
-    const build = { dist, server, page, load_ms: [], first_token_ms: [] };
-    builds.push(build);
-    const first = await open_page(page);
-    await first.stop();
-    build.answer = first.text;
-    if (build.answer !== builds[0].answer) throw new Error(`${dist} answers ${JSON.stringify(build.answer)}, not ${JSON.stringify(builds[0].answer)}`);
+    const contender = in_page({ name: dist, adapter: 'subbyte.page.mjs', folders: { '/subbyte/': dist } });
+    builds.push({ dist, arena: await contender.prepare({ file: path.resolve(model), threads: Number(values.threads), context: 1024, proof }), visits: [] });
   }
   for (let round = 0; round < Number(values.rounds); round++) {
-    for (const { page, load_ms, first_token_ms } of builds) {
-      const visit = await open_page(page);
-      load_ms.push(visit.load_ms);
-      first_token_ms.push(visit.first_token_ms);
+    for (const { dist, arena, visits } of builds) {
+      const visit = await arena.start();
       await visit.stop();
+      const { text: expected } = builds[0].visits[0] ?? visit;
+      if (visit.text !== expected) throw new Error(`${dist} answers ${JSON.stringify(visit.text)}, not ${JSON.stringify(expected)}`);
+      visits.push(visit);
     }
   }
 } finally {
-  for (const { server, page } of builds) {
-    server.close();
-    drop_profile(page.profile);
-  }
+  for (const { arena } of builds) await arena.close();
 }
 const spread = (ms) => ({ median: Math.round(median(ms)), least: Math.round(Math.min(...ms)), most: Math.round(Math.max(...ms)) });
-const rows = builds.map(({ dist, load_ms, first_token_ms }) => ({ dist, n: load_ms.length, load_ms: spread(load_ms), first_token_ms: spread(first_token_ms) }));
+const rows = builds.map(({ dist, visits }) => ({
+  dist, n: visits.length, load_ms: spread(visits.map((v) => v.load_ms)), first_token_ms: spread(visits.map((v) => v.first_token_ms)),
+}));
 if (values.json) fs.writeFileSync(values.json, `${JSON.stringify(rows, null, 1)}\n`);
 for (const { dist, n, load_ms, first_token_ms } of rows) {
   const cell = ({ median: m, least, most }) => `${m} (${least} … ${most})`;

@@ -52,6 +52,13 @@ TEST(GpuOps, AgreeWithTheReference) {
   }
 }
 
+/// The choice of the run under way.
+Result<std::optional<int32_t>> chosen() {
+  Result<std::optional<int32_t>> id = std::nullopt;
+  while (id && !*id && gpu()->wait()) id = gpu()->chosen();
+  return id;
+}
+
 // All ways to narrow the choice, over vocabularies that end inside a group of four, with equals, logits that are ruled out, and marks of
 // seeded samplers. A mark within rounding of the edge between two tokens may fall to either.
 TEST(GpuOps, DrawsWhatTheSamplerDraws) {
@@ -94,8 +101,7 @@ TEST(GpuOps, DrawsWhatTheSamplerDraws) {
         sampler.rewind();
         std::vector<float> own = logits;
         const Result<int32_t> want = sampler.sample(own, {});
-        Result<std::optional<int32_t>> got = std::nullopt;
-        while (got && !*got && gpu()->wait()) got = gpu()->chosen();
+        const auto got = chosen();
         ASSERT_TRUE(want && got && *got);
         EXPECT_NE(logits[size_t(**got)], -std::numeric_limits<float>::infinity());
         n_off += **got != *want;
@@ -118,8 +124,7 @@ TEST(GpuOps, DrawsNothingFromWhatIsNoNumber) {
   ASSERT_TRUE(gpu()->fill(**program, "x", logits));
   ASSERT_TRUE(
       gpu()->submit(**program, {.n_choices = 300, .draw = {.temperature = 1, .top_k = 5, .top_p = 0.9f, .min_p = 0, .mark = 0.5f}}));
-  Result<std::optional<int32_t>> got = std::nullopt;
-  while (got && !*got && gpu()->wait()) got = gpu()->chosen();
+  const auto got = chosen();
   ASSERT_TRUE(got && *got);
   EXPECT_EQ(**got, kNotChosen);
 }

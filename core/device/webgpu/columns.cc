@@ -40,10 +40,11 @@ Columns::Register Columns::load(uint32_t at, uint32_t stride, const Carry* carry
   if (carry) {
     // Rows that lack something are a block's first: eight columns hold all of them or none, as long as blocks begin at eights.
     SB_ASSERT(carry->rows_before % 8 == 0);
-    const std::string blocks = param(carry->n_blocks);
-    body_ += "let r" + a + " = k + " + param(carry->rows_before) + ";\nif ((r" + a + " & 31u) == 0u) {\nlet b = r" + a + " >> 5u;\n";
-    body_ += "let at = " + param(carry->at) + " + t * " + param(carry->stride) + " + select(b - 1u, b + " + blocks + " - 1u, b % " +
-             blocks + " == 0u) * 8u;\n" + a + " += row4(at);\n";
+    need(wgsl("carry", {{"$CARRY", std::to_string(carry->n) + "u"}}));
+    const std::string first = param(carry->at), step = param(carry->stride), rows = param(carry->rows_before),
+                      blocks = param(carry->n_blocks), r = "k + " + rows;
+    body_ += "if (((" + r + ") & 31u) == 0u) {\nlet at = carry_place(vec4u(" + first + " + t * " + step + ", " + rows + ", " + blocks +
+             ", 0u), (" + r + ") >> 5u);\n" + a + " += row4(at);\n";
     if (carry->n > 4) body_ += b + " += row4(at + 4u);\n";
     body_ += "}\n";
   }

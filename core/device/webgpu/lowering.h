@@ -2,6 +2,7 @@
 // dispatch (kernels/rows). Nothing is submitted here.
 #pragma once
 
+#include <bit>
 #include <memory>
 #include <string>
 #include <vector>
@@ -10,6 +11,9 @@
 #include "device/webgpu/gpu_weights.h"
 
 namespace sb {
+
+/// A float among the words of a kernel's parameters.
+inline uint32_t bits(float x) { return std::bit_cast<uint32_t>(x); }
 
 inline constexpr uint32_t kGpuNone = 0xffffffffu;
 /// Uniform words of a step.

@@ -110,8 +110,7 @@ Status Lowering::few_planes(size_t begin) {
   }
   carry_ = {{}, -1};
   if (carry.n == 0) return {};
-  const bool is_even = carry.rows_before % 8 == 0 || !columns_run(index_ + 1);  // runs of columns take it by eights
-  if (is_even && takes_carry(index_ + 1, y)) {
+  if (takes_carry(index_ + 1, y, carry.rows_before)) {
     carry_ = {carry, y};
     return {};
   }
@@ -218,8 +217,9 @@ size_t Lowering::columns_run(size_t begin) const {
   return i;
 }
 
-bool Lowering::takes_carry(size_t begin, int32_t y) const {
+bool Lowering::takes_carry(size_t begin, int32_t y, uint32_t rows_before) const {
   size_t end = columns_run(begin);
+  if (end && rows_before % 8) return false;  // runs of columns take it by eights
   if (const auto heads = one_attention(begin)) end = heads->end;
   int n = 0;
   for (size_t i = begin; i < end; ++i) {

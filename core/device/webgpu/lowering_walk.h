@@ -23,7 +23,6 @@ namespace sb {
 inline constexpr int64_t kFewTokens = 4;
 inline constexpr uint32_t kGroupsX = 32768;  // workgroups along x; the rest go along z
 
-inline uint32_t bits(float x) { return std::bit_cast<uint32_t>(x); }
 inline uint32_t aligned(uint64_t words) { return uint32_t((words + 63) / 64 * 64); }
 
 inline std::string number(uint32_t n) { return std::to_string(n) + "u"; }
@@ -369,8 +368,8 @@ class Lowering {
     for (; value(v).alias_of >= 0; v = value(v).alias_of) column += value(v).first_column;
     return uint32_t(column);
   }
-  /// Whether the nodes from `begin` on, which are made into one step, are all that read y.
-  bool takes_carry(size_t begin, int32_t y) const;
+  /// Whether the nodes from `begin` on, which are made into one step, are all that read y, and can add what its blocks lack.
+  bool takes_carry(size_t begin, int32_t y, uint32_t rows_before) const;
 
   /// The nodes [begin, end) written into `columns`: their last value, and their names.
   std::pair<Columns::Register, std::string> columns_of(Columns& columns, size_t begin, size_t end);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cctype>
 #include <cstring>
 #include <deque>
@@ -546,7 +545,6 @@ class WebgpuDevice final : public Device {
     SB_ASSERT(logits != p.outputs->end());
     const uint32_t at = uint32_t(v.lowered.steps.size()) * kParamsBytes;
     // Written before every run that draws: the queue keeps the order of writes and runs.
-    auto bits = [](float x) { return std::bit_cast<uint32_t>(x); };
     const uint32_t params[12] = {v.lowered.value_at[size_t(logits->value)],
                                  uint32_t(n),
                                  kGpuIdsAt,

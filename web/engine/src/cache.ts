@@ -2,7 +2,7 @@
 // written as <key>.<random>.part and becomes <key> only when it is whole, so that no half file is ever taken for one. Where storage is
 // missing, full or forbidden (private windows), everything works without it.
 
-import { hexOf, openHandle, type ModelFile, type OpfsFile, type SyncHandle } from './local.ts';
+import { openHandle, type ModelFile, type OpfsFile, type SyncHandle } from './local.ts';
 
 const FOLDER = 'subbyte';
 
@@ -10,14 +10,15 @@ type OpfsFolder = FileSystemDirectoryHandle & { keys(): AsyncIterable<string> };
 
 let found: Promise<OpfsFolder | null> | undefined;
 
-/** Where downloads are kept, looked for once a worker, which has one model; null where nothing can be kept. The first look starts the
- * browser's storage, which takes a while: ahead of a load is a good time. */
-export const folder = (): Promise<OpfsFolder | null> => (found ??= findFolder().catch(() => null));
+/** Where downloads are kept, looked for once a worker, which has one model; null where nothing can be kept. */
+const folder = (): Promise<OpfsFolder | null> => (found ??= findFolder().catch(() => null));
 
 async function findFolder(): Promise<OpfsFolder> {
   const root = await navigator.storage.getDirectory();
   return (await root.getDirectoryHandle(FOLDER, { create: true })) as OpfsFolder;
 }
+
+export const hexOf = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
 
 const BY_HASH = 'sha256:';
 

@@ -52,7 +52,7 @@ export class Client {
     try {
       for (let i = 1; i < threads; i++) client.#pool.push(client.#spawn(platform));
       const module = await compiled;
-      // The two ends of a channel go out together: Firefox loses messages of one whose other end went long before.
+      // The two ends of a channel go out together: with one end sent long before the other, Firefox was seen to hang.
       const channels = client.#pool.map(() => new MessageChannel());
       const pool = channels.map(({ port1 }) => port1);
       await Promise.all([

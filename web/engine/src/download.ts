@@ -1,6 +1,6 @@
 // One file from a URL, read mostly from front to back: one stream feeds the reads as they come and the cache on the side, so that the
 // file is never whole in JavaScript. A cut connection is taken up where it broke, when the server can.
-import { CacheWriter, keptFile, forget, isKnownAbsent, keepAbsence } from './cache.ts';
+import { CacheWriter, forget, isKnownAbsent, keepAbsence, keptFile } from './cache.ts';
 import { abortError, failure, isAbort, reasonOf } from './errors.ts';
 import { BlobFile, type ModelFile } from './local.ts';
 import type { CacheMode } from './messages.ts';

@@ -1,6 +1,5 @@
-// Bytes that are here: files of the site's storage, of a folder or the user's choice, and pieces of a quantised folder in them.
+// Bytes that are here: files of the site's storage, of a folder, or the user's choice.
 import { failure, reasonOf } from './errors.ts';
-import type { Piece } from './shards.ts';
 
 /** A file of a model, wherever it is. */
 export interface ModelFile {
@@ -98,41 +97,3 @@ export async function openHandle(file: FileSystemFileHandle): Promise<ModelFile>
   const handle = await (file as OpfsFile).createSyncAccessHandle?.({ mode: 'read-only' }).catch(() => null);
   return handle ? new StoredFile(handle, file.name) : new BlobFile(await file.getFile());
 }
-
-const SUMMED_BYTES = 16 << 20; // a larger piece is not taken whole into memory: the core sums it as it comes
-
-/** Reads pieces of a quantised folder from files that are here. The browser sums them, which it does ten times as fast as WebAssembly; what
- * it finds wrong, or cannot sum, is the core's to judge. */
-export class PieceReader {
-  #summed: string[] = [];
-  #piece: Piece | null = null;
-  #bytes = new Uint8Array(0); // its bytes, and room for larger ones
-
-  /** Fills `into` from byte `at` of the shard; the piece's bytes begin at `begin` of `file`. */
-  async read(piece: Piece, file: ModelFile, begin: number, at: number, into: Uint8Array, onBytes: (n: number) => void): Promise<number> {
-    const nBytes = piece.end - piece.begin;
-    const offset = at - piece.begin;
-    if (this.#piece !== piece) {
-      // On plain-http origins crypto.subtle is missing.
-      if (!piece.isComponent || offset > 0 || nBytes > SUMMED_BYTES || !globalThis.crypto?.subtle) return file.read(begin + offset, into, onBytes);
-      if (this.#bytes.length < nBytes) this.#bytes = new Uint8Array(nBytes);
-      const bytes = this.#bytes.subarray(0, nBytes);
-      if ((await file.read(begin, bytes, () => {})) < nBytes) return file.read(begin, into, onBytes);
-      const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes));
-      if (hexOf(digest) === piece.sha256) this.#summed.push(piece.name);
-      this.#piece = piece;
-    }
-    into.set(this.#bytes.subarray(offset, offset + into.length));
-    onBytes(into.length);
-    return into.length;
-  }
-
-  /** The components found right since the last call. */
-  takeSummed(): string[] {
-    const summed = this.#summed;
-    this.#summed = [];
-    return summed;
-  }
-}
-
-export const hexOf = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');

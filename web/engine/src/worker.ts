@@ -1,6 +1,6 @@
 // A model's worker: it owns one instance of the core and runs what the page asks for. Between two steps of an answer it goes back to its
 // message queue, so that a cancel, or a question about memory, is heard within one step.
-import { areKnownRight, folder, keepRight } from './cache.ts';
+import { areKnownRight, keepRight } from './cache.ts';
 import { abortError, failure, isAbort, reasonOf, SubbyteError, toPlain } from './errors.ts';
 import { Gpu, type FindGpu } from './gpu.ts';
 import { bring, type Opener } from './load.ts';
@@ -83,7 +83,6 @@ export function serve(
       case 'init':
         return (async () => {
           const { module, pool } = message;
-          void folder(); // for the load that follows
           const memory = pool.length ? sharedMemory() : undefined;
           core = await Core.create(module, gpu, memory);
           core.initialize();
