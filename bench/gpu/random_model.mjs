@@ -54,8 +54,8 @@ function matrix(name, n, k, bits) {
 }
 const gain = (name, n) => ({ name, dtype: 'F32', shape: [n], bytes: new Uint8Array(new Float32Array(n).fill(1).buffer) });
 
-/** Writes the folder; returns the bytes of its planes. */
-export function writeRandomModel(folder, geometry, bits, nLayers = geometry.num_hidden_layers) {
+/** Writes the folder; returns the bytes of its planes. `tokenizer` is a tokenizer.json, whose vocabulary is filled up with words that no text has. */
+export function writeRandomModel(folder, geometry, bits, { nLayers = geometry.num_hidden_layers, tokenizer = TOKENIZER } = {}) {
   const config = { model_type: 'llama', architectures: ['LlamaForCausalLM'], ...geometry, num_hidden_layers: nLayers, rms_norm_eps: 1e-5, rope_theta: 10000,
     max_position_embeddings: 8192, tie_word_embeddings: false, bos_token_id: 1, eos_token_id: 2, quantization_config: { quant_method: 'subbyte', version: 1 } };
   const { hidden_size: d, intermediate_size: f, num_attention_heads: heads, num_key_value_heads: kvHeads, vocab_size: v } = config;
@@ -115,8 +115,7 @@ export function writeRandomModel(folder, geometry, bits, nLayers = geometry.num_
   const body = JSON.stringify({ format: 'subbyte-folder', version: 1, shards, components: ranges, matrices, give_back: [] }).slice(0, -1);
   writeFileSync(join(folder, 'subbyte.index.json'), `${body},"index_sha256":"${sha256(body)}"}`);
   writeFileSync(join(folder, 'config.json'), JSON.stringify(config));
-  // A small tokenizer, its vocabulary filled up with words that no text has.
-  const words = JSON.parse(readFileSync(TOKENIZER, 'utf8'));
+  const words = JSON.parse(readFileSync(tokenizer, 'utf8'));
   for (let id = Object.keys(words.model.vocab).length; id < v; ++id) words.model.vocab[`\ue000${id}`] = id;
   writeFileSync(join(folder, 'tokenizer.json'), JSON.stringify(words));
   return planeBytes;
@@ -129,6 +128,6 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
     process.stderr.write(`usage: random_model.mjs ${Object.keys(geometries).join('|')} FOLDER [--bits 2|3|4] [--layers N]\n`);
     process.exit(2);
   }
-  const layers = values.layers ? Number(values.layers) : undefined;
-  process.stdout.write(`${writeRandomModel(folder, geometries[name], Number(values.bits), layers)} bytes of planes\n`);
+  const nLayers = values.layers ? Number(values.layers) : undefined;
+  process.stdout.write(`${writeRandomModel(folder, geometries[name], Number(values.bits), { nLayers })} bytes of planes\n`);
 }

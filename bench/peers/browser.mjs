@@ -1,5 +1,5 @@
-// Chromium as the bench needs it: pages served with the headers that threads want, one fresh profile a contender, and the renderer's
-// thread CPU time and memory read from /proc, where neither other load nor the page's own clock enters.
+// Browsers as the bench needs them: pages served with the headers that threads want, one fresh profile a contender. Of Chromium also the renderer's
+// thread CPU time and memory, read from /proc, where neither other load nor the page's own clock enters.
 import fs from 'node:fs';
 import http from 'node:http';
 import os from 'node:os';
@@ -52,30 +52,53 @@ export async function serve(folders) {
   return { base: `http://127.0.0.1:${server.address().port}`, close: () => { server.closeAllConnections(); server.close(); } };
 }
 
-/** Opens the bench page with `adapter` in a browser of its own on `profile`; resolves when the model has given its first answer. */
-export async function open_page({ base, adapter, model, threads, context, profile, proof }) {
+/** Those whose profile stays when they end keep what a page has stored. */
+export const BROWSERS = ['chromium', 'firefox', 'webkit'];
+export const keeps_storage = (browser) => browser !== 'webkit';
+
+async function start_chromium(profile) {
   const browser = await puppeteer.launch({ executablePath: chromium(), headless: true, userDataDir: profile, protocolTimeout: 900_000, args: FLAGS });
   const renderer = watch_renderer(String(browser.process().pid));
-  const stop = async () => { renderer.stop(); await browser.close().catch(() => {}); };
+  const page = await browser.newPage();
+  const logs = [];
+  page.on('pageerror', (e) => logs.push(['error', e.message]));
+  page.on('console', (m) => logs.push([m.type(), m.text()]));
+  await page.exposeFunction('cpu_ms', () => thread_cpu_ms(renderer.pid()));
+  return {
+    logs, open: (url) => page.goto(url, { waitUntil: 'domcontentloaded' }), evaluate: (code, ...args) => page.evaluate(code, ...args),
+    peak_mib: renderer.peak_mib, peak_how: 'peak RssAnon + RssShmem of the renderer process, sampled every 200 ms, load to last token',
+    close: async () => { renderer.stop(); await browser.close().catch(() => {}); },
+  };
+}
+
+async function start(browser, profile) {
+  if (browser === 'chromium') return start_chromium(profile);
+  const { startBrowser } = await import('../../web/harness/browser.mjs');
+  return startBrowser(browser, keeps_storage(browser) ? { profile } : {});
+}
+
+/** Opens the bench page with `adapter` in a browser of its own on `profile`; resolves when the model has given its first answer. */
+export async function open_page({ browser: name, base, adapter, model, threads, context, profile, proof }) {
+  const browser = await start(name, profile);
   try {
-    const page = await browser.newPage();
-    const complaints = [];
-    page.on('pageerror', (e) => complaints.push(e.message));
-    page.on('console', (m) => { if (m.type() === 'error') complaints.push(m.text()); });
-    await page.exposeFunction('cpu_ms', () => thread_cpu_ms(renderer.pid()));
     const query = new URLSearchParams({ adapter, model, threads, context, prompt: proof.prompt, n: proof.n });
-    await page.goto(`${base}/?${query}`, { waitUntil: 'domcontentloaded' });
-    await page.waitForFunction('window.started || window.failed', { timeout: 300_000, polling: 100 });
-    const failed = await page.evaluate('window.failed');
-    if (failed) throw new Error([failed, ...complaints].join('\n'));
+    await browser.open(`${base}/?${query}`);
+    const { started, failed } = await browser.evaluate(() => new Promise((resolve) => {
+      const timer = setInterval(() => {
+        if (!window.started && !window.failed) return;
+        clearInterval(timer);
+        resolve({ started: window.started, failed: window.failed });
+      }, 100);
+    }));
+    if (failed) throw new Error([failed, ...browser.logs.filter(([level]) => level === 'error').map(([, text]) => text)].join('\n'));
     return {
-      ...(await page.evaluate('window.started')),
-      complete: (prompt, n) => page.evaluate((p, k) => window.complete(p, k), prompt, n),
-      page_mib: renderer.peak_mib,
-      stop,
+      ...started,
+      complete: (prompt, n) => browser.evaluate((p, k) => window.complete(p, k), prompt, n),
+      peak_mib: browser.peak_mib, peak_how: browser.peak_how,
+      stop: () => browser.close(),
     };
   } catch (e) {
-    await stop();
+    await browser.close();
     throw e;
   }
 }

@@ -3,30 +3,9 @@
 // Done here because it is a page of code, while the peers' packages carry no llama-quantize.
 import fs from 'node:fs';
 
-const TYPES = { Q4_0: { id: 2, bytes: 18, file_type: 2 }, Q4_1: { id: 3, bytes: 20 }, Q8_0: { id: 8, bytes: 34, file_type: 7 } };
+import { TYPES, float_to_half, half_to_float, read_index } from './gguf.mjs';
+
 const BLOCK = 32;
-const VALUE_BYTES = [1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8]; // by GGUF value type; 8 is a string, 9 an array
-
-const f32 = new Float32Array(1), u32 = new Uint32Array(f32.buffer);
-
-function half_to_float(h) {
-  const exponent = (h >> 10) & 31, mantissa = h & 1023, sign = h & 0x8000 ? -1 : 1;
-  if (exponent === 0) return sign * mantissa * 2 ** -24;
-  if (exponent === 31) return mantissa ? NaN : sign * Infinity;
-  return sign * (1 + mantissa / 1024) * 2 ** (exponent - 15);
-}
-
-function float_to_half(x) { // round to nearest even
-  f32[0] = x;
-  const bits = u32[0], sign = (bits >>> 16) & 0x8000, abs = bits & 0x7fffffff;
-  if (abs >= 0x47800000) return sign | 0x7c00;
-  if (abs < 0x38800000) { // subnormal half: scale so that one unit is 2^-24
-    const scaled = Math.abs(x) * 2 ** 24, low = Math.floor(scaled), rest = scaled - low;
-    return sign | (low + (rest > 0.5 || (rest === 0.5 && low % 2) ? 1 : 0));
-  }
-  const kept = (abs - 0x38000000) >>> 13, rest = abs & 0x1fff;
-  return sign | (kept + (rest > 0x1000 || (rest === 0x1000 && kept % 2) ? 1 : 0));
-}
 
 function read_q4_1(src, at, out) {
   const scale = half_to_float(src.getUint16(at, true)), least = half_to_float(src.getUint16(at + 2, true));
@@ -58,48 +37,16 @@ const WRITE = {
   },
 };
 
-/** Walks header, metadata and tensor table; keeps where things lie, not what they say. */
-function read_index(view) {
-  let at = 0;
-  const u32_at = () => view.getUint32((at += 4) - 4, true);
-  const u64_at = () => Number(view.getBigUint64((at += 8) - 8, true));
-  const string_at = () => { const n = u64_at(); at += n; return Buffer.from(view.buffer, view.byteOffset + at - n, n).toString(); };
-  const skip = (type) => {
-    if (type === 8) string_at();
-    else if (type === 9) { const inner = u32_at(), n = u64_at(); for (let i = 0; i < n; i++) skip(inner); }
-    else at += VALUE_BYTES[type];
-  };
-  if (u32_at() !== 0x46554747) throw new Error('not a GGUF file');
-  u32_at();
-  const n_tensors = u64_at(), n_values = u64_at();
-  let file_type_at = 0, alignment = 32;
-  for (let i = 0; i < n_values; i++) {
-    const name = string_at(), type = u32_at();
-    if (name === 'general.file_type') file_type_at = at;
-    if (name === 'general.alignment') alignment = view.getUint32(at, true);
-    skip(type);
-  }
-  const tensors = [];
-  for (let i = 0; i < n_tensors; i++) {
-    const name = string_at(), n_dims = u32_at();
-    let n = 1;
-    for (let d = 0; d < n_dims; d++) n *= u64_at();
-    const type_at = at, type = u32_at(), offset_at = at, offset = u64_at();
-    tensors.push({ name, n, type, type_at, offset, offset_at });
-  }
-  const data_at = Math.ceil(at / alignment) * alignment;
-  return { tensors, data_at, file_type_at, alignment };
-}
-
 /** from, to: file names; dtype: 'Q4_0' or 'Q8_0'. Returns how many tensors were rewritten. */
 export function requantize(from, to, dtype) {
   const bytes = fs.readFileSync(from);
   const src = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  const { tensors, data_at, file_type_at, alignment } = read_index(src);
+  const { values, tensors, data_at, alignment } = read_index(src);
   const by_offset = [...tensors].sort((a, b) => a.offset - b.offset);
   by_offset.forEach((t, i) => { t.n_bytes = (by_offset[i + 1]?.offset ?? bytes.length - data_at) - t.offset; });
   const head = Buffer.from(bytes.subarray(0, data_at));
-  if (file_type_at) head.writeUInt32LE(TYPES[dtype].file_type, file_type_at);
+  const file_type = values.find((v) => v.name === 'general.file_type');
+  if (file_type) head.writeUInt32LE(TYPES[dtype].file_type, file_type.value_at);
   const parts = [head], x = new Float32Array(BLOCK);
   let offset = 0, n_rewritten = 0;
   for (const t of by_offset) {

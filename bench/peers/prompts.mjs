@@ -1,8 +1,6 @@
 // Prompts of an exact number of tokens. Each starts with another token, because peers keep the KV cache of a prompt's prefix and would
 // answer a repeated one at once.
 
-import { execFileSync } from 'node:child_process';
-
 const SUBJECTS = ['The sailor', 'A young engineer', 'My neighbour', 'The old teacher', 'Our guide', 'Every traveller', 'The baker', 'A quiet child'];
 const VERBS = ['followed', 'painted', 'remembered', 'repaired', 'described', 'carried', 'watched', 'measured'];
 const OBJECTS = ['the narrow river', 'a wooden bridge', 'the market square', 'an early train', 'the northern lights', 'a broken clock', 'the long letter'];
@@ -34,19 +32,4 @@ export async function make_prompt(tokenizer, index, n) {
     if (again.length === n && again.every((id, i) => id === ids[i])) return { ids, text };
   }
   throw new Error(`no prompt ${index} of exactly ${n} tokens`);
-}
-
-/** What proves a folder of few bits, of which two may not know Paris: how the scalar kernels, which are exact, begin their answer. */
-export function proof_of_folder(folder, program) {
-  const { prompt, n } = proof_of('coded');
-  const options = ['--raw', '--temperature', '0', '--max-tokens', '3', '--isa', 'scalar', '--device', 'cpu', '--threads', '1'];
-  const expects = execFileSync(program, ['run', folder, '--prompt', prompt, ...options], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
-  return { prompt, expects: expects.trim(), n };
-}
-
-/** The answer that proves a contender before it is timed. As Q4_0 this small model knows Paris only with an example before it (without:
- * "approximately 310,000" or worse, in llama.cpp too), so there the prompt has one. */
-export function proof_of(dtype) {
-  const prompt = 'The capital of France is';
-  return { prompt: dtype === 'Q4_0' ? `The capital of Germany is Berlin. ${prompt}` : prompt, expects: 'Paris', n: 10 };
 }

@@ -17,6 +17,9 @@ function anonymous_mib(pid) {
   return (kib('RssAnon') + kib('RssShmem')) / 1024;
 }
 
+/** What a process ever held in RAM, files that it maps included. */
+export const peak_resident_mib = (pid) => Number(/VmHWM:\s+(\d+)/.exec(read(`/proc/${pid}/status`))?.[1]) / 1024;
+
 /** Watches the renderer that holds the page: of all renderers (Chromium keeps a spare), the one with the most memory. */
 export function watch_renderer(browser_pid) {
   let renderers = [], tick = 0, peak_mib = 0;

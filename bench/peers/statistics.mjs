@@ -2,12 +2,14 @@
 
 /** Cases in the order they are printed. `better` says which way is good. */
 export const CASES = {
-  prefill128: { unit: 'tok/s', better: 'more' },
-  prefill512: { unit: 'tok/s', better: 'more' },
-  decode64: { unit: 'tok/s', better: 'more' },
+  prefill_short: { unit: 'tok/s', better: 'more' },
+  prefill_long: { unit: 'tok/s', better: 'more' },
+  decode: { unit: 'tok/s', better: 'more' },
+  decode_busy: { unit: 'tok/s', better: 'more' },
+  weights: { unit: 'GB/s', better: 'more' },
   load_ms: { unit: 'ms', better: 'less' },
   first_token_ms: { unit: 'ms', better: 'less' },
-  page_mib: { unit: 'MiB', better: 'less' },
+  peak_mib: { unit: 'MiB', better: 'less' },
   payload_br_bytes: { unit: 'bytes', better: 'less' },
 };
 
@@ -31,13 +33,12 @@ export class Samples {
   }
 
   /** Rates from what one completion took. Thread CPU time only says something where one thread is compared. */
-  add_completion(key, round, t) {
-    const prefill = { 128: 'prefill128', 512: 'prefill512' }[t.n_prompt];
+  add_completion(key, round, t, { prefill, decode }) {
     const clocks = key.threads === 1 ? ['wall', 'cpu'] : ['wall'];
     for (const clock of clocks) {
       const part = clock === 'wall' ? 'ms' : 'cpu_ms';
       if (prefill) this.add({ ...key, case: prefill, clock }, round, (1000 * t.n_prompt) / t[`prefill_${part}`]);
-      if (t.n_decode) this.add({ ...key, case: 'decode64', clock }, round, (1000 * t.n_decode) / t[`decode_${part}`]);
+      if (decode) this.add({ ...key, case: decode, clock }, round, (1000 * t.n_decode) / t[`decode_${part}`]);
     }
   }
 

@@ -10,7 +10,7 @@ function grid(lines) {
 
 const same = (a, b) => a.model === b.model && a.dtype === b.dtype && a.threads === b.threads;
 
-export function print_table(samples, contenders, write = (s) => process.stdout.write(s + '\n')) {
+export function print_table(samples, contenders, models, write = (s) => process.stdout.write(s + '\n')) {
   const rows = samples.rows();
   const ours = contenders.filter((c) => c.is_ours).map((c) => c.name);
   const payload = rows.filter((r) => r.case === 'payload_br_bytes');
@@ -22,7 +22,8 @@ export function print_table(samples, contenders, write = (s) => process.stdout.w
     const mine = rows.filter((r) => same(r, group));
     const clocks = group.threads === 1 ? ['cpu', 'wall'] : ['wall'];
     const columns = Object.keys(CASES).flatMap((name) => clocks.map((clock) => ({ name, clock }))).filter((c) => mine.some((r) => r.case === c.name && r.clock === c.clock));
-    write(`\n${group.model} ${group.dtype}, ${group.threads} thread${group.threads > 1 ? 's' : ''}: median (min…max)`);
+    const { short, long, answer } = models[group.model].sizes;
+    write(`\n${group.model} ${group.dtype}, ${group.threads} thread${group.threads > 1 ? 's' : ''}, prompts of ${short} and ${long} tokens, answers of ${answer}: median (min…max)`);
     const head = ['', ...columns.map((c) => `${c.name}${group.threads === 1 && CASES[c.name].unit === 'tok/s' ? `/${c.clock}` : ''}`)];
     const body = contenders.filter((c) => mine.some((r) => r.contender === c.name)).map((c) => [c.name, ...columns.map((col) => {
       const r = mine.find((m) => m.contender === c.name && m.case === col.name && m.clock === col.clock);

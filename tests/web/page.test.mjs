@@ -185,7 +185,7 @@ browserTest('colours: as the system, light, dark; the choice is kept', { needsMo
 browserTest('?profile: the GPU\'s kernels as a chart, after the first answer', { needsModel: false }, async (t) => {
   const models = await mkdtemp(join(tmpdir(), 'subbyte-noise-'));
   t.after(() => rm(models, { recursive: true }));
-  writeRandomModel(join(models, 'noise'), geometries.tiny, 2, 1);
+  writeRandomModel(join(models, 'noise'), geometries.tiny, 2, { nLayers: 1 });
   await withPage(t, 'chromium', { server: { models }, browser: { gpu: true } }, async (page) => {
     await page.open({ model: '/models/noise/', device: 'webgpu', prompt: 'Once', 'max-tokens': '4', profile: '' });
     await page.ready();

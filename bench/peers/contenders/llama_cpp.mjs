@@ -11,6 +11,6 @@ export default {
   payload: () => null,
   async prepare({ file, threads, context, proof }) {
     const start = () => start_process(process.execPath, [path.join(here, 'llama_cpp.process.mjs'), file, threads, context], proof);
-    return { start, async close() {} };
+    return { start, is_kept: true, async close() {} };
   },
 };

@@ -5,6 +5,8 @@
 import { spawn } from 'node:child_process';
 import readline from 'node:readline';
 
+import { peak_resident_mib } from '../renderer.mjs';
+
 export async function talk(command, args, options = {}) {
   const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'], ...options });
   let complaints = '', ended = null;
@@ -21,7 +23,7 @@ export async function talk(command, args, options = {}) {
   child.on('close', (code) => fail(new Error(`${command} ended with ${code}\n${complaints}`)));
   const next = () => new Promise((resolve, reject) => (spare.length ? resolve(spare.shift()) : ended ? reject(ended) : waiting.push({ resolve, reject })));
   const ask = (request) => { if (ended) return Promise.reject(ended); child.stdin.write(JSON.stringify(request) + '\n'); return next().then((a) => { if (a.error) throw new Error(a.error); return a; }); };
-  return { ready: await next(), ask, async stop() { if (ended) return; const done = new Promise((r) => child.on('close', r)); child.stdin.end(); await done; } };
+  return { pid: child.pid, ready: await next(), ask, async stop() { if (ended) return; const done = new Promise((r) => child.on('close', r)); child.stdin.end(); await done; } };
 }
 
 /** Starts `command` and takes the proof's answer: the common start of every process contender. */
@@ -33,6 +35,7 @@ export async function start_process(command, args, proof, options) {
     complete: ({ ids }, n) => peer.ask({ ids, n }),
     tokenize: async (text) => (await peer.ask({ tokenize: text })).ids,
     detokenize: async (ids) => (await peer.ask({ detokenize: ids })).text,
+    peak_mib: () => peak_resident_mib(peer.pid), peak_how: 'the largest resident set of the process (VmHWM), mapped files included',
     stop: peer.stop,
   };
 }

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { start_process } from './process.mjs';
 
-const build = process.env.SUBBYTE_BUILD ?? path.join(path.dirname(fileURLToPath(import.meta.url)), '../../../build');
+export const build = process.env.SUBBYTE_BUILD ?? path.join(path.dirname(fileURLToPath(import.meta.url)), '../../../build');
 export const program = path.join(build, 'release/apps/cli/subbyte');
 
 export default {
@@ -12,6 +12,6 @@ export default {
   payload: () => null,
   async prepare({ file, threads, context, proof }) {
     const start = () => start_process(program, ['bench', file, '--threads', threads, '--context', context, '--requests'], proof);
-    return { start, async close() {} };
+    return { start, is_kept: true, async close() {} };
   },
 };
