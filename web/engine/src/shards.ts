@@ -76,12 +76,22 @@ export class OverheardFile implements ModelFile {
 
 const SUMMED_BYTES = 16 << 20; // a larger piece is not taken whole into memory: the core sums it as it comes
 
+/** Bytes that a piece was read into, for the next one, of whichever shard: a garbage collector would come when the model has long been there
+ * twice. */
+let spare = new Uint8Array(0);
+
+function takeBytes(nBytes: number): Uint8Array<ArrayBuffer> {
+  const bytes = spare;
+  spare = new Uint8Array(0);
+  return nBytes <= bytes.length && bytes.length <= 2 * nBytes ? bytes : new Uint8Array(nBytes);
+}
+
 /** Reads pieces of a quantised folder from files that are here. The browser sums them, which it does ten times as fast as WebAssembly; what
  * it finds wrong, or cannot sum, is the core's to judge. */
 class PieceReader {
   #summed: string[] = [];
   #piece: Piece | null = null;
-  #bytes = new Uint8Array(0); // its bytes, and room for larger ones
+  #bytes = new Uint8Array(0); // its bytes, until they are read to their end
 
   /** Fills `into` from byte `at` of the shard; the piece's bytes begin at `begin` of `file`. */
   async read(piece: Piece, file: ModelFile, begin: number, at: number, into: Uint8Array, onBytes: (n: number) => void): Promise<number> {
@@ -90,7 +100,8 @@ class PieceReader {
     if (this.#piece !== piece) {
       // On plain-http origins crypto.subtle is missing.
       if (!piece.isComponent || offset > 0 || nBytes > SUMMED_BYTES || !globalThis.crypto?.subtle) return file.read(begin + offset, into, onBytes);
-      if (this.#bytes.length < nBytes) this.#bytes = new Uint8Array(nBytes);
+      this.#release();
+      this.#bytes = takeBytes(nBytes);
       const bytes = this.#bytes.subarray(0, nBytes);
       if ((await file.read(begin, bytes, () => {})) < nBytes) return file.read(begin, into, onBytes);
       const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes));
@@ -98,8 +109,20 @@ class PieceReader {
       this.#piece = piece;
     }
     into.set(this.#bytes.subarray(offset, offset + into.length));
+    if (offset + into.length >= nBytes) this.#release();
     onBytes(into.length);
     return into.length;
+  }
+
+  #release(): void {
+    if (this.#bytes.length) spare = this.#bytes;
+    this.#bytes = new Uint8Array(0);
+    this.#piece = null;
+  }
+
+  close(): void {
+    this.#release();
+    spare = new Uint8Array(0);
   }
 
   /** The components found right since the last call. */
@@ -163,6 +186,7 @@ export class ShardFile implements ModelFile {
   }
 
   async close(): Promise<void> {
+    this.#reader.close();
     await this.#stopWriting();
     await this.#network.close(false);
     for (const kept of this.#kept.values()) await (await kept)?.close(true);
@@ -244,6 +268,7 @@ export class LocalShard implements ModelFile {
     return this.#reader.takeSummed();
   }
   close(isGood: boolean): Promise<void> {
+    this.#reader.close();
     return this.#file.close(isGood);
   }
 }
