@@ -1,5 +1,5 @@
 # wasm32 with Debian's clang-19, lld-19, libc++-19-dev-wasm32 and wasi-libc. SB_WASM picks the build: relaxed (with simd, which differs in
-# the kernels alone), relaxed-threads.
+# the kernels alone), relaxed-threads (with simd-threads).
 set(CMAKE_SYSTEM_NAME WASI)
 set(CMAKE_SYSTEM_PROCESSOR wasm32)
 list(APPEND CMAKE_MODULE_PATH ${CMAKE_CURRENT_LIST_DIR}/cmake)

@@ -67,10 +67,12 @@ const char* sb_version(void) {
     j["version"] = SB_VERSION;
 #if !defined(__wasm__)
     j["build"] = "native";
-#elif defined(SB_THREADS)
-    j["build"] = "relaxed-threads";
 #else
-    j["build"] = kernel_tables().front()->isa == std::string_view("relaxed") ? "relaxed" : "simd";
+    std::string build = kernel_tables().front()->isa == std::string_view("relaxed") ? "relaxed" : "simd";
+#if defined(SB_THREADS)
+    build += "-threads";
+#endif
+    j["build"] = build;
 #endif
 #ifdef SB_SANITIZE
     j["sanitizers"] = true;

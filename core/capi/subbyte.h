@@ -31,7 +31,7 @@ typedef struct sb_session sb_session;
 
 /* ---- The library ---- */
 
-/* {version, build: native|simd|relaxed|relaxed-threads, sanitizers}. */
+/* {version, build: native|simd|relaxed|simd-threads|relaxed-threads, sanitizers}. */
 SB_API const char* sb_version(void);
 /* Every option: {engine: [{name, type, default, min?, max?, one_of?, doc}], model: […], plan: […], generate: […]}. */
 SB_API const char* sb_options(void);
@@ -51,8 +51,10 @@ SB_API void sb_engine_free(sb_engine*);
 /* {device, device_why: why it is not the GPU where that was wanted, isa, threads, threads_why, gpu?: {adapter, vendor, software, …},
  * families: [...], dtypes: [...]}. */
 SB_API const char* sb_engine_capabilities(sb_engine*);
-/* Measures which of the CPU's kernels, and how many threads, answer soonest here: about a second, whatever the engine's own device. Not in
- * a page. {isa, threads, measured: [{isa, threads, gweights_per_s, gmac_per_s}]}: of one token, of a prompt's. */
+/* Measures which of the CPU's kernels, and how many threads, answer soonest here: about a second, whatever the engine's own device.
+ * {isa, threads, measured: [{isa, threads, gweights_per_s, gmac_per_s, answer_ns}]}: of one token, of a prompt's, a weight of a usual
+ * answer. In a page, whose host makes the threads, those of this engine (on the CPU) and one are measured, and the host chooses: no threads
+ * then. */
 SB_API const char* sb_engine_tuning(sb_engine*);
 /* After a load that failed with kDeviceLost: opens the GPU anew. SB_STEP_DONE: load again; SB_STEP_WAITS, in a page: ask again when the GPU
  * has answered; or negative, also when it was lost too often lately. */

@@ -1,5 +1,5 @@
 # Two WebAssembly modules of one core, reactors without WASI: subbyte.wasm answers; subbyte-quantizer.wasm can also quantise and evaluate,
-# and is fetched only for that. What they export is exactly the C API's header but for sb_engine_tuning (the first without sb_quantizer_* and sb_eval_*), what they
+# and is fetched only for that. What they export is exactly the C API's header (the first without sb_quantizer_* and sb_eval_*), what they
 # import is of base/host.cc and device/webgpu/gpu.h (and, with threads, their memory); tools/check_wasm.mjs fails the build when that is no
 # longer so.
 file(STRINGS ${CMAKE_CURRENT_LIST_DIR}/subbyte.h lines REGEX "^SB_API .*\\(")
@@ -54,12 +54,11 @@ function(sb_wasm_module module file objects)
   add_dependencies(subbyte_wasm ${target})
 endfunction()
 
-list(REMOVE_ITEM exports sb_engine_tuning)
 set(quantizer_only "^sb_(quantizer|eval)_")
 set(engine_exports ${exports})
 list(FILTER engine_exports EXCLUDE REGEX ${quantizer_only})
 add_custom_target(subbyte_wasm)
 foreach(module ${SB_MODULES})
-  sb_wasm_module(${module} subbyte-${module} "$<FILTER:$<TARGET_OBJECTS:sb_capi>,EXCLUDE,capi/(quantize|tuning)\\.cc>" ${engine_exports})
+  sb_wasm_module(${module} subbyte-${module} "$<FILTER:$<TARGET_OBJECTS:sb_capi>,EXCLUDE,capi/quantize\\.cc>" ${engine_exports})
   sb_wasm_module(${module} subbyte-quantizer-${module} "$<TARGET_OBJECTS:sb_capi>" ${exports})
 endforeach()

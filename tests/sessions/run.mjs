@@ -13,7 +13,7 @@ import { parse, runScript, Skip } from './script.mjs';
 const usage = `usage: run.mjs [--backend ${backendNames.join('|')}] [--model PATH] [options] [SCRIPT…]
   --model PATH      what the scripts call smollm2; default: the one in the cache
   --program PATH    the native command line; default build/release/apps/cli/subbyte
-  --wasm BUILD      simd, relaxed or relaxed-threads; default: the best that runs there
+  --wasm BUILD      simd, relaxed, simd-threads or relaxed-threads; default: the best that runs there
   --threads N       0 takes what is there
   --device NAME     where the model runs
   --timeout S       for one request; default 120

@@ -17,7 +17,8 @@ run('python3', join(root, 'tools/tables.py'), 'ts', join(here, 'src/generated'))
 if (process.argv.includes('--tables')) process.exit(0);
 
 mkdirSync(dist, { recursive: true });
-const common = { bundle: true, format: 'esm', target: 'es2022', minify: true, sourcemap: true, legalComments: 'none', logLevel: 'warning' };
+const { version } = JSON.parse(readFileSync(join(here, 'package.json'), 'utf8'));
+const common = { bundle: true, define: { VERSION: JSON.stringify(version) }, format: 'esm', target: 'es2022', minify: true, sourcemap: true, legalComments: 'none', logLevel: 'warning' };
 await build({ ...common, entryPoints: { index: join(here, 'src/index.ts'), worker: join(here, 'src/worker_web.ts') }, outdir: dist, platform: 'browser' });
 await build({ ...common, entryPoints: { node: join(here, 'src/node.ts'), node_worker: join(here, 'src/worker_node.ts') }, outdir: dist, platform: 'node', target: 'node20' });
 
@@ -30,9 +31,9 @@ for (const file of readdirSync(dist, { recursive: true }).filter((name) => name.
 }
 
 const modules = [];
-for (const name of ['simd', 'relaxed', 'relaxed-threads']) {
+for (const name of ['simd', 'relaxed', 'simd-threads', 'relaxed-threads']) {
   for (const file of [`subbyte-${name}.wasm`, `subbyte-quantizer-${name}.wasm`]) {
-    const built = join(root, process.env.SUBBYTE_BUILD ?? 'build', name === 'simd' ? 'relaxed' : name, file);  // one build makes both
+    const built = join(root, process.env.SUBBYTE_BUILD ?? 'build', name.replace('simd', 'relaxed'), file);  // one build makes both
     const copy = join(dist, file);
     if (existsSync(built)) copyFileSync(built, copy);
     else rmSync(copy, { force: true });

@@ -10,7 +10,7 @@ const usage = `usage: run.mjs --prompt TEXT --model PATH [options]
   --max-tokens N                  default 256
   --raw                           continue the prompt as plain text, without the chat template
   --json                          end with one line of JSON: text, ids, speeds, memory
-  --wasm auto|simd|relaxed|relaxed-threads
+  --wasm auto|simd|relaxed|simd-threads|relaxed-threads
   --threads N                     0 takes what is there
   --device auto|cpu|webgpu
   --context N, --temperature X, --top-k N, --top-p X, --min-p X, --repetition-penalty X, --seed N, --stop TEXT (may repeat)

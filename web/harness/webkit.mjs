@@ -61,6 +61,7 @@ export async function webkit({ onLog = () => {}, viewport } = {}) {
       XDG_CONFIG_HOME: `${home.path}/config`,
       GDK_BACKEND: 'x11',
       LIBGL_ALWAYS_SOFTWARE: '1',
+      JSC_useSharedArrayBuffer: '1', // Safari gives it to isolated pages; under automation only when told
     },
   });
   let said = '';

@@ -3,14 +3,10 @@
 # In WebAssembly there is no picking inside a module: each module is linked with the tables of its own set.
 if(CMAKE_SYSTEM_NAME STREQUAL "WASI")
   set(SB_FLAGS_relaxed -mrelaxed-simd)
-  set(SB_ISAS_relaxed-threads relaxed)
-  set(SB_ISAS_relaxed relaxed)
-  set(SB_ISAS_simd simd128)
-  if(SB_WASM MATCHES "threads")
-    set(SB_MODULES relaxed-threads)
-  else()
-    set(SB_MODULES relaxed simd)  # of one build: they differ in the kernels alone
-  endif()
+  string(REPLACE "relaxed" "simd" SB_SIMD ${SB_WASM})
+  set(SB_ISAS_${SB_WASM} relaxed)
+  set(SB_ISAS_${SB_SIMD} simd128)
+  set(SB_MODULES ${SB_WASM} ${SB_SIMD})  # of one build: they differ in the kernels alone
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set(SB_MODULES native)
   set(SB_ISAS_native sse4 avx2 avx512)

@@ -19,6 +19,7 @@ const TAGS: [keyof MemoryReport['byTag'], string][] = [
 const BUILDS: Record<Capabilities['build'], string> = {
   simd: 'SIMD',
   relaxed: 'relaxed SIMD',
+  'simd-threads': 'SIMD, threads',
   'relaxed-threads': 'relaxed SIMD, threads',
 };
 
@@ -54,7 +55,7 @@ export class Strip {
     this.#here = here;
     if (here.gpu) return this.#setGpu(here, here.gpu);
     const threads = here.threads === 1 ? '1 thread' : `${here.threads} threads`;
-    setText(this.#device, `${here.device.toUpperCase()} · ${BUILDS[here.build]}${here.build === 'relaxed-threads' ? ` × ${here.threads}` : `, ${threads}`}`);
+    setText(this.#device, `${here.device.toUpperCase()} · ${BUILDS[here.build]}${here.build.endsWith('threads') ? ` × ${here.threads}` : `, ${threads}`}`);
     this.#device.dataset['build'] = here.build;
     this.#device.dataset['threads'] = String(here.threads);
     const why = [...new Set([...(here.deviceWhy ? [here.deviceWhy] : []), ...here.buildWhy, ...(here.threads === 1 && here.threadsWhy ? [here.threadsWhy] : [])])];

@@ -6,13 +6,15 @@ import { errorRows } from './generated/errors.ts';
 import { engineOptionNames, modelOptionNames, quantizeOptionNames } from './generated/options.ts';
 import type { QuantizeJob } from './messages.ts';
 import { coreOptions, Model } from './model.ts';
-import { pick, type Surroundings } from './pick.ts';
+import { pick, type Pick, type Surroundings } from './pick.ts';
+import { candidates, fastest } from './tuning.ts';
 import type {
   Build,
   Capabilities,
   EngineOptions,
   GpuInfo,
   LoadOptions,
+  Measured,
   ModelSource,
   Quantized,
   QuantizeOptions,
@@ -28,6 +30,8 @@ export interface Host extends Platform {
   whyNoGpu(): Promise<string>;
   /** The module that answers, or the larger one that can also quantise. */
   compile(build: Build, isQuantizer: boolean): Promise<WebAssembly.Module>;
+  /** Numbers of threads that earlier starts found to answer soonest; absent where nobody measures. */
+  tuning?: { recall(what: string, most: number): Promise<number | null>; keep(what: string, most: number, threads: number): Promise<void> };
   /** Makes room for a folder. Errors: kTargetExists, kTargetBusy, kWriteFailed. */
   openTarget(target: QuantizeTarget): Promise<OpenTarget>;
   /** Makes a string absolute: a URL, or a path. */
@@ -45,6 +49,12 @@ type Started = Awaited<ReturnType<typeof Client.start>>;
 
 /** Why device "auto" is the CPU in this page or process; empty while that is not known. */
 let noGpu = '';
+
+/** Of this package, put in when it is built. */
+declare const VERSION: string;
+
+/** Options of an engine that are not the core's. */
+const OURS = ['wasm', 'assets', 'retune'];
 
 const blobName = (blob: Blob) => (typeof File !== 'undefined' && blob instanceof File ? blob.name : 'model.gguf');
 
@@ -103,9 +113,17 @@ export class EngineBase implements AsyncDisposable {
     if (!Number.isInteger(wanted) || wanted < 0 || wanted > 64) {
       throw failure('kOptionInvalid', { option: 'threads', value: String(wanted), expected: 'a whole number from 0 to 64' });
     }
-    const chosen = pick(host.surroundings, wasm, wanted, whyCpu === null);
-    const compiled = host.compile(chosen.build, false);
-    const core = coreOptions({ ...options, threads: chosen.threads }, engineOptionNames, ['wasm', 'assets']);
+    let chosen = pick(host.surroundings, wasm, wanted, whyCpu === null);
+    let compiled = host.compile(chosen.build, false);
+    let measured: Measured[] = [];
+    if (host.tuning && wanted === 0 && chosen.threads > 1) {
+      const { build } = chosen;
+      const tuned = await EngineBase.tune(host, host.tuning, chosen, compiled, options);
+      chosen = pick(host.surroundings, wasm, tuned.threads, false, 'measured to answer soonest');
+      if (chosen.build !== build) compiled = host.compile(chosen.build, false);
+      measured = tuned.measured;
+    }
+    const core = coreOptions({ ...options, threads: chosen.threads }, engineOptionNames, OURS);
     // Started now, for what it says of itself; the first model takes it.
     const spare = await Client.start(host, compiled, chosen.threads, core);
     const module = await compiled;
@@ -115,10 +133,37 @@ export class EngineBase implements AsyncDisposable {
       ...(said['gpu'] ? { gpu: camelKeys<GpuInfo>(said['gpu']) } : {}),
       ...(whyCpu === null ? {} : { deviceWhy: whyCpu }),
       ...chosen,
+      measured,
       threads: Number(said['threads'] ?? chosen.threads),
       crossOriginIsolated: host.surroundings.crossOriginIsolated,
     } as unknown as Capabilities;
     return { host, asked, module, threads: chosen.threads, options: core, capabilities, spare };
+  }
+
+  /** How many threads: as an earlier start of this version found, or found now. */
+  private static async tune(
+    host: Host,
+    { recall, keep }: NonNullable<Host['tuning']>,
+    { build, threads: most }: Pick,
+    compiled: Promise<WebAssembly.Module>,
+    options: EngineOptions,
+  ): Promise<{ threads: number; measured: Measured[] }> {
+    const what = `${VERSION}-${build}-${options.isa ?? 'auto'}`;
+    const known = options.retune ? null : await recall(what, most);
+    if (known) return { threads: known, measured: [] };
+    const measured: Measured[] = [];
+    for (const threads of candidates(most)) {
+      const { client } = await Client.start(host, compiled, threads, coreOptions({ ...options, threads }, engineOptionNames, OURS));
+      try {
+        const said = await client.ask<{ measured: object[] }>({ type: 'call', call: { name: 'tuning' } });
+        measured.push(...said.measured.map((row) => camelKeys<Measured>(row)));
+      } finally {
+        await client.close();
+      }
+    }
+    const threads = fastest(measured);
+    await keep(what, most, threads);
+    return { threads, measured };
   }
 
   /**

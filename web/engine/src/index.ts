@@ -4,6 +4,7 @@ import { EngineBase, isFolderPath, type Host, type OpenTarget } from './engine.t
 import { failure, reasonOf } from './errors.ts';
 import type { FromWorker, WorkerPort } from './messages.ts';
 import { INDEX_FILE } from './shards.ts';
+import { keep, recall } from './tuning.ts';
 import type { Build, EngineOptions, QuantizeTarget } from './types.ts';
 
 export { AnswerStream } from './answer.ts';
@@ -26,11 +27,13 @@ function pageHost(options: EngineOptions): Host {
   const modules: Record<Build, URL> = {
     simd: asset('subbyte-simd.wasm') ?? new URL('./subbyte-simd.wasm', import.meta.url),
     relaxed: asset('subbyte-relaxed.wasm') ?? new URL('./subbyte-relaxed.wasm', import.meta.url),
+    'simd-threads': asset('subbyte-simd-threads.wasm') ?? new URL('./subbyte-simd-threads.wasm', import.meta.url),
     'relaxed-threads': asset('subbyte-relaxed-threads.wasm') ?? new URL('./subbyte-relaxed-threads.wasm', import.meta.url),
   };
   const quantizers: Record<Build, URL> = {
     simd: asset('subbyte-quantizer-simd.wasm') ?? new URL('./subbyte-quantizer-simd.wasm', import.meta.url),
     relaxed: asset('subbyte-quantizer-relaxed.wasm') ?? new URL('./subbyte-quantizer-relaxed.wasm', import.meta.url),
+    'simd-threads': asset('subbyte-quantizer-simd-threads.wasm') ?? new URL('./subbyte-quantizer-simd-threads.wasm', import.meta.url),
     'relaxed-threads': asset('subbyte-quantizer-relaxed-threads.wasm') ?? new URL('./subbyte-quantizer-relaxed-threads.wasm', import.meta.url),
   };
   return {
@@ -43,6 +46,7 @@ function pageHost(options: EngineOptions): Host {
     spawn: () => pageWorker(asset('worker.js')),
     compile: (build, isQuantizer) => compile((isQuantizer ? quantizers : modules)[build]),
     openTarget,
+    tuning: { recall, keep },
     async resolve(source) {
       const url = new URL(source, location.href);
       return { kind: 'url', url: folderUrl(url), isFolder: isFolder(url) };

@@ -60,6 +60,7 @@ export type Call =
   | { name: 'session' }
   | { name: 'reset' }
   | { name: 'resetPeak' }
+  | { name: 'tuning' }
   | { name: 'profile' }
   | { name: 'dropRefinement'; bytes: number }
   | { name: 'golden'; bytes: Uint8Array };

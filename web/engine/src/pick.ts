@@ -23,9 +23,11 @@ export interface Pick {
 
 const ON_GPU = 'the GPU computes: more threads would have nothing to do';
 
+const hasThreads = (build: Build) => build.endsWith('-threads');
 const runs = (bytes: number[]) => WebAssembly.validate(new Uint8Array(bytes));
 
-export function pick(here: Surroundings, wanted: 'auto' | Build, threads: number, isOnGpu: boolean): Pick {
+/** `how` such a number of threads came about. */
+export function pick(here: Surroundings, wanted: 'auto' | Build, threads: number, isOnGpu: boolean, how = 'asked for'): Pick {
   if (typeof WebAssembly !== 'object') throw failure('kWasmUnsupported', { why: 'WebAssembly is switched off' });
   if (!runs(SIMD)) throw failure('kWasmUnsupported', { why: 'it has no WebAssembly SIMD' });
   const relaxedSimd = runs(RELAXED);
@@ -40,30 +42,31 @@ export function pick(here: Surroundings, wanted: 'auto' | Build, threads: number
   }
 
   const buildWhy = [...(relaxedSimd ? [] : [whyNotRelaxed]), ...(whyNotThreads ? [whyNotThreads] : [])];
-  const best: Build = !relaxedSimd ? 'simd' : whyNotThreads ? 'relaxed' : 'relaxed-threads';
+  const alone: Build = relaxedSimd ? 'relaxed' : 'simd';
+  const best: Build = whyNotThreads ? alone : `${alone}-threads`;
   let build = best;
   if (wanted !== 'auto') {
-    if (wanted !== 'simd' && !relaxedSimd) throw failure('kWasmUnsupported', { why: whyNotRelaxed });
-    if (wanted === 'relaxed-threads' && whyNotThreads) throw failure('kWasmUnsupported', { why: whyNotThreads });
+    if (wanted.startsWith('relaxed') && !relaxedSimd) throw failure('kWasmUnsupported', { why: whyNotRelaxed });
+    if (hasThreads(wanted) && whyNotThreads) throw failure('kWasmUnsupported', { why: whyNotThreads });
     if (wanted !== best) buildWhy.unshift(`build ${wanted} was asked for`);
     build = wanted;
-  } else if (best === 'relaxed-threads' && (threads === 1 || (isOnGpu && threads === 0))) {
-    build = 'relaxed';
-    buildWhy.unshift(threads === 1 ? 'one thread was asked for' : ON_GPU);
+  } else if (hasThreads(best) && (threads === 1 || (isOnGpu && threads === 0))) {
+    build = alone;
+    buildWhy.unshift(threads === 1 ? `one thread was ${how}` : ON_GPU);
   }
-  const whyOne = whyNotThreads || (relaxedSimd ? '' : whyNotRelaxed) || (isOnGpu ? ON_GPU : '');
-  return { build, buildWhy, relaxedSimd, ...countThreads(here, build, threads, whyOne) };
+  const whyOne = whyNotThreads || (isOnGpu ? ON_GPU : '');
+  return { build, buildWhy, relaxedSimd, ...countThreads(here, build, threads, whyOne, how) };
 }
 
 // Above four, the browser's count is usually hyper-threads and efficiency cores, which hold back threads that wait for each other.
 const few = 4;
 const most = 8;
 
-function countThreads(here: Surroundings, build: Build, wanted: number, whyOne: string): { threads: number; threadsWhy: string } {
-  if (build !== 'relaxed-threads') {
-    return { threads: 1, threadsWhy: wanted === 1 ? 'one thread was asked for' : whyOne || `build ${build} has one thread` };
+function countThreads(here: Surroundings, build: Build, wanted: number, whyOne: string, how: string): { threads: number; threadsWhy: string } {
+  if (!hasThreads(build)) {
+    return { threads: 1, threadsWhy: wanted === 1 ? `one thread was ${how}` : whyOne || `build ${build} has one thread` };
   }
-  if (wanted > 0) return { threads: wanted, threadsWhy: `${wanted} threads were asked for` };
+  if (wanted > 0) return { threads: wanted, threadsWhy: `${wanted} threads were ${how}` };
   const n = here.hardwareThreads;
   const threads = n <= few ? n : Math.min(most, Math.ceil(n / 2));
   return { threads, threadsWhy: threads === n ? `one for each of ${n} cores` : `${threads} of ${n} logical cores` };

@@ -7,13 +7,25 @@ import type {
 } from './generated/options.ts';
 import type { CacheMode } from './messages.ts';
 
-export type Build = 'simd' | 'relaxed' | 'relaxed-threads';
+export type Build = 'simd' | 'relaxed' | 'simd-threads' | 'relaxed-threads';
 
 export interface EngineOptions extends CoreEngineOptions {
   /** Which WebAssembly build; 'auto' takes the best that runs here. */
   wasm?: 'auto' | Build;
   /** Where worker.js and the *.wasm files are, when not beside this script. */
   assets?: string | URL;
+  /** In a page: measures anew how many threads answer soonest, instead of taking what an earlier start found. */
+  retune?: boolean;
+}
+
+/** What a number of threads was measured to do. */
+export interface Measured {
+  isa: string;
+  threads: number;
+  gweightsPerS: number;
+  gmacPerS: number;
+  /** Nanoseconds that a weight of a model takes in an answer of usual length. */
+  answerNs: number;
 }
 
 export interface Capabilities {
@@ -22,6 +34,8 @@ export interface Capabilities {
   buildWhy: string[];
   threads: number;
   threadsWhy: string;
+  /** What was measured to choose them, when this start did so. */
+  measured: Measured[];
   crossOriginIsolated: boolean;
   relaxedSimd: boolean;
   device: string;

@@ -83,7 +83,7 @@ export function serve(
       case 'init':
         return (async () => {
           const { module, pool } = message;
-          const memory = pool.length ? sharedMemory() : undefined;
+          const memory = WebAssembly.Module.imports(module).some(({ kind }) => kind === 'memory') ? sharedMemory() : undefined;
           core = await Core.create(module, gpu, memory);
           core.initialize();
           pool.forEach((port, i) => port.postMessage({ module, memory: memory!, block: core.threadBlock(), index: i + 1 } satisfies PoolThread));
@@ -368,6 +368,8 @@ export function serve(
         return void core.check('sb_session_reset', session);
       case 'resetPeak':
         return void core.call('sb_memory_reset_peak');
+      case 'tuning':
+        return core.json('sb_engine_tuning', engine);
       case 'dropRefinement':
         return drop(Number.isFinite(request.bytes) ? BigInt(Math.ceil(request.bytes)) : ALL_BYTES, 'asked');
     }

@@ -23,16 +23,27 @@ export const cases = {
   async 'says what it picked and why'({ Engine, check }) {
     const engine = await Engine.create();
     const { build, threads, threadsWhy, buildWhy, families } = engine.capabilities;
-    check.ok(['simd', 'relaxed', 'relaxed-threads'].includes(build), build);
+    check.ok(['simd', 'relaxed', 'simd-threads', 'relaxed-threads'].includes(build), build);
     check.ok(build === 'relaxed-threads' || buildWhy.length > 0, 'a lesser build has its reasons');
     check.ok(threads >= 1 && threadsWhy.length > 0, threadsWhy);
     check.ok(families.includes('llama'), String(families));
     await engine.dispose();
   },
 
+  async 'measures once how many threads answer soonest'({ Engine, check }) {
+    for (const retune of [true, false]) {
+      const engine = await Engine.create({ device: 'cpu', retune });
+      const { threads, threadsWhy, measured } = engine.capabilities;
+      await engine.dispose();
+      if (!/measured/.test(threadsWhy)) return check.equal(measured.length, 0); // a page without threads, or Node
+      if (retune || !(await hasStorage())) check.ok(measured.some((m) => m.threads === threads) && measured.every((m) => m.answerNs > 0), JSON.stringify(measured));
+      else check.equal(measured.length, 0);
+    }
+  },
+
   async 'every build that runs here answers alike'(t) {
     const seen = [];
-    for (const wasm of ['simd', 'relaxed', 'relaxed-threads']) {
+    for (const wasm of ['simd', 'relaxed', 'simd-threads', 'relaxed-threads']) {
       try {
         seen.push(String(await withModel(t, (model) => answer(model), { engine: { wasm } })));
       } catch (error) {
