@@ -1,5 +1,6 @@
 // A GGUF of a given geometry with random weights, for speed alone: tokenizer and other metadata are another file's, norms are ones, blocks are
-// noise with scales that keep a product as large as its input.
+// noise. The output is the embedding, as large as what all layers add to it, so that the model repeats a prompt's last word: a wrong kernel would
+// make it say something else, another rounding would not.
 import fs from 'node:fs';
 import { randomFillSync } from 'node:crypto';
 
@@ -22,11 +23,11 @@ function value(name, type, x) {
   return Buffer.concat([string(name), bytes]);
 }
 
-function noise_matrix(n, k, dtype) {
+function noise_matrix(n, k, dtype, deviation) {
   const { weights, bytes, scales } = TYPES[dtype];
   const out = randomFillSync(Buffer.alloc((n * k / weights) * bytes));
   for (let at = 0; at < out.length; at += bytes) {
-    for (const [where, share] of scales) out.writeUInt16LE(float_to_half(share / (SPREAD[dtype] * Math.sqrt(k))), at + where);
+    for (const [where, share] of scales) out.writeUInt16LE(float_to_half((share * deviation) / SPREAD[dtype]), at + where);
   }
   return out;
 }
@@ -48,13 +49,15 @@ export function write_random_gguf(to, like, geometry, dtype) {
     value('llama.attention.layer_norm_rms_epsilon', F32, 1e-5), value('llama.rope.freq_base', F32, 10000),
     ...kept,
   ];
-  const matrix = (name, n, k) => ({ name, shape: [k, n], type: dtype, make: () => noise_matrix(n, k, dtype), n_bytes: (n * k / TYPES[dtype].weights) * TYPES[dtype].bytes });
+  const matrix = (name, n, k, deviation = 1 / Math.sqrt(k)) =>
+    ({ name, shape: [k, n], type: dtype, make: () => noise_matrix(n, k, dtype, deviation), n_bytes: (n * k / TYPES[dtype].weights) * TYPES[dtype].bytes });
+  const back = (k) => 1 / Math.sqrt(k * 2 * n_layers); // what comes back to the residual stream from each of so many
   const ones = (name, n) => ({ name, shape: [n], type: 'F32', make: () => Buffer.from(new Float32Array(n).fill(1).buffer), n_bytes: 4 * n });
-  const tensors = [matrix('token_embd.weight', v, d), ones('output_norm.weight', d), matrix('output.weight', v, d)];
+  const tensors = [matrix('token_embd.weight', v, d, 1), ones('output_norm.weight', d)];
   for (let i = 0; i < n_layers; i++) {
     const at = `blk.${i}`;
     tensors.push(ones(`${at}.attn_norm.weight`, d), matrix(`${at}.attn_q.weight`, d, d), matrix(`${at}.attn_k.weight`, n_kv_heads * dh, d), matrix(`${at}.attn_v.weight`, n_kv_heads * dh, d),
-      matrix(`${at}.attn_output.weight`, d, d), ones(`${at}.ffn_norm.weight`, d), matrix(`${at}.ffn_gate.weight`, f, d), matrix(`${at}.ffn_up.weight`, f, d), matrix(`${at}.ffn_down.weight`, d, f));
+      matrix(`${at}.attn_output.weight`, d, d, back(d)), ones(`${at}.ffn_norm.weight`, d), matrix(`${at}.ffn_gate.weight`, f, d), matrix(`${at}.ffn_up.weight`, f, d), matrix(`${at}.ffn_down.weight`, d, f, back(f)));
   }
   const aligned = (x) => Math.ceil(x / ALIGNMENT) * ALIGNMENT;
   let offset = 0;
