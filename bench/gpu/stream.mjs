@@ -1,14 +1,21 @@
-// The rate at which a plain kernel reads memory, bytes a second: what a product's rate is a share of.
+// The rate at which a plain kernel reads memory, bytes a second: what a product's rate is a share of. And a device to measure on.
 const STORAGE = 0x80;
 const REPEATS = 200;
 
-/** Reads 1 GiB in pieces of 64 MiB, over and over; the best of five. Dawn through npm's `webgpu`. */
-export async function streamRate() {
+/** Dawn through npm's `webgpu`, with as large buffers as there are. */
+export async function openDevice() {
   const { create, globals } = await import('../../web/node_modules/webgpu/index.js');
   Object.assign(globalThis, globals);
   const gpu = create([]);
   const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' });
-  const device = await adapter.requestDevice();
+  const { maxBufferSize, maxStorageBufferBindingSize } = adapter.limits;
+  const device = await adapter.requestDevice({ requiredLimits: { maxBufferSize, maxStorageBufferBindingSize } });
+  globalThis.benchDevice = [gpu, adapter, device]; // kept: in Node a device goes when what it came from is collected
+  return device;
+}
+
+/** Reads 1 GiB in pieces of 64 MiB, over and over; the best of five. */
+export async function streamRate(device) {
   const code = `@group(0) @binding(0) var<storage, read> W: array<vec4u>;
 @group(0) @binding(1) var<storage, read_write> z: array<u32>;
 @compute @workgroup_size(256)
@@ -41,6 +48,5 @@ ${Array.from({ length: 8 }, (_, u) => `  s ^= v${u};`).join('\n')}
     await device.queue.onSubmittedWorkDone();
     if (turn) best = Math.min(best, performance.now() - begin);
   }
-  globalThis.streamDevice = [gpu, adapter, device]; // kept: in Node a device goes when what it came from is collected
   return (REPEATS * size * 1000) / best;
 }

@@ -7,16 +7,17 @@ import { parseArgs } from 'node:util';
 import { setFlagsFromString } from 'node:v8';
 
 import { prepareNodeGpu } from '../../web/harness/gpu.mjs';
-import { streamRate } from './stream.mjs';
+import { plainMatmulMs } from './plain_matmul.mjs';
+import { openDevice, streamRate } from './stream.mjs';
 
 const text = { type: 'string' };
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { prompt: { ...text, default: '512' }, tokens: { ...text, default: '128' }, repeats: { ...text, default: '5' }, sampling: { ...text, default: '{"temperature":0}' }, profile: { type: 'boolean', default: false } },
+  options: { prompt: { ...text, default: '512' }, tokens: { ...text, default: '128' }, repeats: { ...text, default: '5' }, sampling: { ...text, default: '{"temperature":0}' }, profile: { type: 'boolean', default: false }, plain: { type: 'boolean', default: false } },
 });
 const [folder] = positionals;
 if (!folder || !existsSync(join(folder, 'subbyte.index.json'))) {
-  process.stderr.write('usage: whole.mjs FOLDER [--prompt N] [--tokens N] [--repeats N] [--sampling JSON] [--profile]\n(FOLDER: a quantised model, or one of random_model.mjs; JSON: options of generate, such as {"temperature":0.8,"topP":0.9})\n');
+  process.stderr.write('usage: whole.mjs FOLDER [--prompt N] [--tokens N] [--repeats N] [--sampling JSON] [--profile] [--plain]\n(FOLDER: a quantised model, or one of random_model.mjs; JSON: options of generate, such as {"temperature":0.8,"topP":0.9})\n');
   process.exit(2);
 }
 prepareNodeGpu();
@@ -53,13 +54,22 @@ await engine.dispose();
 const { matrices } = JSON.parse(readFileSync(join(folder, 'subbyte.index.json'), 'utf8'));
 const isRead = ({ name }) => !name.includes('embed_tokens') || !matrices.some((m) => m.name.includes('lm_head'));
 const tokenBytes = matrices.filter(isRead).reduce((sum, { shape, format }) => sum + (shape[0] * shape[1] * Number(format.at(-1))) / 8, 0);
-const stream = await streamRate();
+const device = await openDevice();
+const stream = await streamRate(device);
+// With --plain: the prompt's products, head excepted, as a plain float32 kernel makes them.
+const layers = matrices.filter(({ name }) => !name.includes('embed_tokens') && !name.includes('lm_head'));
+const shapes = [...new Set(layers.map(({ shape }) => shape.join()))].map((s) => s.split(',').map(Number));
+const nRows = 128 * Math.ceil(Number(values.prompt) / 128);
+const plain = values.plain ? await plainMatmulMs(device, shapes, nRows) : [];
+const plainMs = plain.length && layers.reduce((sum, { shape }) => sum + plain[shapes.findIndex(([n, k]) => n === shape[0] && k === shape[1])], 0);
+const prefill = spread(runs.map((r) => r.prefillTokensPerS));
 const decode = spread(runs.map((r) => r.decodeTokensPerS));
 const out = {
   gpu: engine.capabilities.gpu?.adapter,
   load_ms: Math.round(loadMs),
   prompt_tokens: runs[0].promptTokens,
-  prefill_tokens_per_s: spread(runs.map((r) => r.prefillTokensPerS)),
+  prefill_tokens_per_s: prefill,
+  plain_products: plainMs ? { tokens_per_s: Math.round((1000 * nRows) / plainMs), gflops: plain.map((ms, i) => Math.round((2 * nRows * shapes[i][0] * shapes[i][1]) / ms / 1e6)), prefill_is: Number((prefill.median / ((1000 * nRows) / plainMs)).toFixed(2)) } : undefined,
   decode_tokens_per_s: decode,
   bytes_a_token: tokenBytes,
   stream_gb_per_s: Math.round(stream / 1e9),

@@ -26,8 +26,10 @@ function value(name, type, x) {
 function noise_matrix(n, k, dtype, deviation) {
   const { weights, bytes, scales } = TYPES[dtype];
   const out = randomFillSync(Buffer.alloc((n * k / weights) * bytes));
+  const halves = scales.map(([where, share]) => [where, float_to_half((share * deviation) / SPREAD[dtype])]);
   for (let at = 0; at < out.length; at += bytes) {
-    for (const [where, share] of scales) out.writeUInt16LE(float_to_half((share * deviation) / SPREAD[dtype]), at + where);
+    const sign = out[at + halves[0][0]] & 1 ? 0x8000 : 0; // or levels that are not even around zero would add up
+    for (const [where, half] of halves) out.writeUInt16LE(half ^ sign, at + where);
   }
   return out;
 }

@@ -3,15 +3,16 @@ import readline from 'node:readline';
 import { getLlama, LlamaLogLevel } from 'node-llama-cpp';
 
 const [file, threads, context_size] = [process.argv[2], Number(process.argv[3]), Number(process.argv[4])];
+const gpu = process.argv[5] ?? false; // 'vulkan', 'cuda': the package's binary for it must be there
 const cpu_ms = () => { const { user, system } = process.cpuUsage(); return (user + system) / 1000; };
 const say = (o) => process.stdout.write(JSON.stringify(o) + '\n');
 
-const llama = await getLlama({ gpu: false, build: 'never', skipDownload: true, maxThreads: 0, logLevel: LlamaLogLevel.error });
+const llama = await getLlama({ gpu, build: 'never', skipDownload: true, maxThreads: 0, logLevel: LlamaLogLevel.error });
 const before = performance.now();
-const model = await llama.loadModel({ modelPath: file, gpuLayers: 0 });
+const model = await llama.loadModel({ modelPath: file, gpuLayers: gpu ? 'max' : 0 });
 const context = await model.createContext({ contextSize: context_size, batchSize: context_size, threads: { ideal: threads, min: threads } });
 const sequence = context.getSequence();
-say({ load_ms: performance.now() - before, about: { threads: context.currentThreads, context: context.contextSize, batch: context.batchSize, flash_attention: context.flashAttention } });
+say({ load_ms: performance.now() - before, about: { gpu: llama.gpu, layers_on_gpu: model.gpuLayers, threads: context.currentThreads, context: context.contextSize, batch: context.batchSize, flash_attention: context.flashAttention } });
 
 async function generate(ids, n) {
   await sequence.clearHistory();

@@ -40,7 +40,7 @@ function chart({ steps, tokenUs }: GpuProfile): HTMLElement[] {
   return [
     h('p', { 'data-testid': 'profile-total' }, `${micros(tokenUs)} a token in ${count(nTimes)} kernels; one by one they take ${micros(us)}.`),
     h('div', { class: 'wide' }, h('table', { 'data-testid': 'profile-kernels' }, h('thead', {}, h('tr', {}, ...head)), h('tbody', {}, ...rows))),
-    h('p', { class: 'quiet' }, 'Below, each alone and over and over, with small weights from the GPU\'s cache: what a kernel can do, not what it waits for in a token.'),
+    h('p', { class: 'quiet' }, 'Below, each kind by itself, one behind the other with its own weights: what a kernel can do, not what it waits for in a token.'),
   ];
 }
 

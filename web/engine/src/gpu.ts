@@ -34,7 +34,6 @@ const LIMITS = ['maxBufferSize', 'maxStorageBufferBindingSize', 'maxComputeWorkg
 /** A kind of step that is being timed, by one of it. */
 interface Timed extends StepTime {
   pipeline: number;
-  bind: number;
 }
 
 /** Objects by number; 0 is none. */
@@ -174,8 +173,8 @@ export class Gpu {
       const [what, pipeline, bind, ...groups] = this.#last.subarray(at, at + 6) as unknown as [number, number, number, number, number, number];
       if (what !== DISPATCH) continue;
       const { label: kernel } = this.#pipelines.get(pipeline);
-      const key = `${kernel} ${groups.join()}`;
-      const step = known.get(key) ?? { kernel, groups, n: 0, us: 0, tokenUs: 0, pipeline, bind };
+      const key = `${pipeline} ${groups.join()}`; // products of one name may be of other widths
+      const step = known.get(key) ?? { kernel, groups, n: 0, us: 0, tokenUs: 0, pipeline };
       known.set(key, step);
       step.n++;
       order.push({ step, pipeline, bind });
@@ -215,11 +214,15 @@ export class Gpu {
     const tokenUs = await token();
     for (const step of known.values()) {
       step.tokenUs = Math.max(0, tokenUs - (await token(step))) / step.n;
-      step.us = await time(PROFILE_STEPS, (pass) => {
+      const binds = order.filter((one) => one.step === step).map(({ bind }) => this.#binds.get(bind)); // each with its own weights
+      const turnUs = await time(PROFILE_STEPS, (pass) => {
         pass.setPipeline(this.#pipelines.get(step.pipeline));
-        pass.setBindGroup(0, this.#binds.get(step.bind));
-        pass.dispatchWorkgroups(...step.groups);
+        for (const bind of binds) {
+          pass.setBindGroup(0, bind);
+          pass.dispatchWorkgroups(...step.groups);
+        }
       });
+      step.us = turnUs / binds.length;
     }
     for (const made of [set, resolved, come]) made.destroy();
     const steps = [...known.values()].map(({ kernel, groups, n, us, tokenUs }) => ({ kernel, groups, n, us, tokenUs }));

@@ -70,8 +70,8 @@ export interface GpuProfile {
   tokenUs: number;
 }
 
-/** A step of the last run, and how often the run has such. Microseconds: by which a token without it is shorter (weights then come from
- * memory, and what was written before it is waited for), and of the same one over and over, which is what the kernel can do. */
+/** A step of the last run, and how often the run has such. Microseconds: by which a token without it is shorter (what was written before it is
+ * waited for), and of all of its kind one behind the other, each with its own weights, which is what the kernel can do. */
 export interface StepTime {
   kernel: string;
   groups: [number, number, number];
