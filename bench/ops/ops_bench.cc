@@ -79,7 +79,8 @@ std::optional<Prepared> prepare(const OpCase& c, size_t index, int n_threads, co
   for (const Node& node : plan->nodes()) {
     if (std::holds_alternative<MatMul>(node.op)) p.weight_bytes += bytes_of(plan->values()[size_t(node.inputs[1])]);
   }
-  p.kv = std::make_unique<KvPages>(1, std::max(1, c.kv_width), c.half);
+  const int32_t kv_width = std::max(1, c.kv_width);
+  p.kv = std::make_unique<KvPages>(1, kv_width, head_dim_of(*plan, kv_width), c.half);
   if (!p.kv->reserve(c.position + c.n_tokens)) return std::nullopt;
   if (c.kv_width) p.sources->fill(*p.kv, 1, c.position);
   for (int64_t t = 0; t < c.n_tokens; ++t) p.ids.push_back(int32_t(t));

@@ -16,9 +16,9 @@ std::vector<float> decoded_row(const TensorView& w, int64_t r) {
   return row;
 }
 
-double cached(const KvPages& kv, const std::byte* row, int64_t i) {
-  if (kv.half()) return half_to_float(reinterpret_cast<const uint16_t*>(row)[i]);
-  return reinterpret_cast<const float*>(row)[i];
+double cached(KvPages& kv, int64_t token, int32_t layer, int part, int64_t column) {
+  const std::byte* at = kv.at(token, layer, part, column);
+  return kv.half() ? half_to_float(*reinterpret_cast<const uint16_t*>(at)) : *reinterpret_cast<const float*>(at);
 }
 
 void run(const Embed& op, const OpViews& v, const Scalars& s) {
@@ -101,12 +101,12 @@ void run(const Rope& op, const OpViews& v, const Scalars&) {
 void run(const CacheWrite& op, const OpViews& v, const Scalars& s) {
   const TensorView& x = v.in[0];
   for (int64_t t = 0; t < x.shape[0]; ++t) {
-    std::byte* row = s.kv->row(s.position + t, op.layer, int(op.part));
     for (int64_t i = 0; i < x.shape[1]; ++i) {
+      std::byte* at = s.kv->at(s.position + t, op.layer, int(op.part), i);
       if (s.kv->half()) {
-        reinterpret_cast<uint16_t*>(row)[i] = float_to_half(x.row<float>(t)[i]);
+        *reinterpret_cast<uint16_t*>(at) = float_to_half(x.row<float>(t)[i]);
       } else {
-        reinterpret_cast<float*>(row)[i] = x.row<float>(t)[i];
+        *reinterpret_cast<float*>(at) = x.row<float>(t)[i];
       }
     }
   }
@@ -122,9 +122,8 @@ void run(const Attention& op, const OpViews& v, const Scalars& s) {
       std::vector<double> p(size_t(end - begin));
       double highest = -INFINITY, total = 0;
       for (int64_t j = begin; j < end; ++j) {
-        const std::byte* k = s.kv->row(j, op.layer, 0);
         double score = 0;
-        for (int64_t i = 0; i < op.head_dim; ++i) score += double(q[i]) * cached(*s.kv, k, at + i);
+        for (int64_t i = 0; i < op.head_dim; ++i) score += double(q[i]) * cached(*s.kv, j, op.layer, 0, at + i);
         score *= double(op.scale);
         if (op.softcap > 0) score = double(op.softcap) * std::tanh(score / double(op.softcap));
         p[size_t(j - begin)] = score;
@@ -133,7 +132,7 @@ void run(const Attention& op, const OpViews& v, const Scalars& s) {
       for (double& score : p) total += score = std::exp(score - highest);
       for (int64_t i = 0; i < op.head_dim; ++i) {
         double sum = 0;
-        for (int64_t j = begin; j < end; ++j) sum += p[size_t(j - begin)] * cached(*s.kv, s.kv->row(j, op.layer, 1), at + i);
+        for (int64_t j = begin; j < end; ++j) sum += p[size_t(j - begin)] * cached(*s.kv, j, op.layer, 1, at + i);
         v.out.row<float>(t)[h * op.head_dim + i] = float(sum / total);
       }
     }

@@ -83,7 +83,7 @@ TEST_P(OpBackward, IsTheDerivativeOfItsDefinition) {
   std::vector<float> y(size_t(c.out.elements())), dy(y.size());
   for (float& g : dy) g = normal(random);
 
-  KvPages kv(1, 16, false);
+  KvPages kv(1, 16, 16, false);
   ASSERT_TRUE(kv.reserve(c.out[0]));
   const bool is_attention = std::holds_alternative<Attention>(c.op);
   OpViews views;
@@ -95,7 +95,7 @@ TEST_P(OpBackward, IsTheDerivativeOfItsDefinition) {
   auto loss = [&] {
     if (is_attention) {
       for (int64_t t = 0; t < c.out[0]; ++t) {
-        for (int part : {0, 1}) std::copy_n(inputs[size_t(part) + 1].begin() + t * 16, 16, reinterpret_cast<float*>(kv.row(t, 0, part)));
+        for (int part : {0, 1}) std::copy_n(inputs[size_t(part) + 1].begin() + t * 16, 16, reinterpret_cast<float*>(kv.at(t, 0, part, 0)));
       }
     }
     run_reference(c.op, views, {{}, 0, &kv});

@@ -135,7 +135,7 @@ Result<Stretch> Stretch::compile(const ModelGraph& graph, Device& device, const 
   const DecoderShape shape = graph.shape();
   const int64_t end = pass.end_layer < 0 ? shape.n_layers : pass.end_layer;
   s.kv_ = std::make_unique<KvPages>(int32_t(std::max<int64_t>(1, end - pass.first_layer)), int32_t(shape.n_kv_heads * shape.head_dim),
-                                    false, int32_t(pass.first_layer));
+                                    shape.head_dim, false, int32_t(pass.first_layer));
   if (end > pass.first_layer) SB_OK(s.kv_->reserve(pass.n_tokens));
   s.takes_x_ = pass.first_layer > 0;
   s.no_ids_.assign(size_t(pass.n_tokens), 0);

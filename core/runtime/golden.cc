@@ -42,7 +42,7 @@ int32_t likeliest(std::span<const float> logits) { return int32_t(std::max_eleme
 // float32 in the cache too: the reference is float32.
 KvPages cache_of(Model& model) {
   const auto n_layers = int32_t(model.shape().n_layers), width = int32_t(model.shape().n_kv_heads * model.shape().head_dim);
-  return {n_layers, width, false, 0, model.device().kv_storage(n_layers, width, false)};
+  return {n_layers, width, model.shape().head_dim, false, 0, model.device().kv_storage(n_layers, width, false)};
 }
 
 }  // namespace

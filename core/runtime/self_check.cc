@@ -211,8 +211,9 @@ std::string SelfCheck::json() const {
 
 Status SelfCheck::start(Stretch& s) {
   const int32_t width = std::max(1, s.kv_width);
-  s.kv = std::make_unique<KvPages>(1, width, true, 0, model_.device().kv_storage(1, width, true));
-  s.other_kv = std::make_unique<KvPages>(1, width, true);
+  const int64_t head_dim = s.kv_width > 0 ? model_.shape().head_dim : width;
+  s.kv = std::make_unique<KvPages>(1, width, head_dim, true, 0, model_.device().kv_storage(1, width, true));
+  s.other_kv = std::make_unique<KvPages>(1, width, head_dim, true);
   SB_TRY(s.other, reference_->compile(std::move(s.same)));
   SB_TRY(s.program, model_.device().compile(std::move(s.plan)));
   for (const auto& [name, numbers] : s.inputs) {

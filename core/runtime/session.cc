@@ -21,7 +21,7 @@ constexpr int64_t kBuckets[] = {256, 64, 16, 4, 1};
 
 KvPages make_cache(Model& model) {
   const auto n_layers = int32_t(model.shape().n_layers), width = int32_t(model.shape().n_kv_heads * model.shape().head_dim);
-  return {n_layers, width, true, 0, model.device().kv_storage(n_layers, width, true)};
+  return {n_layers, width, model.shape().head_dim, true, 0, model.device().kv_storage(n_layers, width, true)};
 }
 
 double rate(double n, double ms) { return ms > 0 ? n * 1000 / ms : 0; }

@@ -15,6 +15,14 @@
 
 namespace sb {
 
+/// Of a plan's attention; where it has none, a cache's rows are one head's.
+inline int64_t head_dim_of(const Plan& plan, int32_t kv_width) {
+  for (const Node& node : plan.nodes()) {
+    if (const auto* attention = std::get_if<Attention>(&node.op)) return attention->head_dim;
+  }
+  return kv_width;
+}
+
 /// Random activations and weights for one plan; owns the bytes.
 class Sources {
  public:

@@ -154,7 +154,7 @@ TEST_P(Ops, FewTokensAnswerAsIfAlone) {
         const std::span<float> y = (*program)->output("y");
         return std::vector<float>(y.begin(), y.end());
       };
-      KvPages kv(1, std::max(1, c.kv_width), true);
+      KvPages kv(1, std::max(1, c.kv_width), std::max(1, c.kv_width), true);
       ASSERT_TRUE(kv.reserve(c.position + n_alike));
       auto unused = Plan(1);
       if (c.kv_width) Sources(unused, 3).fill(kv, 1, c.position);

@@ -17,7 +17,7 @@ inline std::vector<float> run_on(Device& device, const OpCase& c, uint64_t seed)
   plan->output("y", y);
   EXPECT_TRUE(plan->finish()) << plan->finish().error().message();
   const int32_t kv_width = std::max(1, c.kv_width);
-  KvPages kv(1, kv_width, c.half, 0, device.kv_storage(1, kv_width, c.half));
+  KvPages kv(1, kv_width, head_dim_of(*plan, kv_width), c.half, 0, device.kv_storage(1, kv_width, c.half));
   EXPECT_TRUE(kv.reserve(c.position + c.n_tokens));
   if (c.kv_width) sources.fill(kv, 1, c.position);
   std::vector<int32_t> ids;

@@ -70,9 +70,9 @@ struct AttentionPiece {
   };
   Rows rows(int64_t first, int64_t n, int part, float* room, bool is_padded = false) const {
     const int64_t dh = op.head_dim;
-    const std::byte* from = kv.row(first, op.layer, part) + kv_head * dh * (kv.half() ? 2 : 4);
-    if (!kv.half() && (!is_padded || dh == padded(dh))) return {reinterpret_cast<const float*>(from), kv.width()};
-    kv.half() ? unpack_rows<true>(from, kv.row_bytes(), n, dh, room) : unpack_rows<false>(from, kv.row_bytes(), n, dh, room);
+    const std::byte* from = kv.at(first, op.layer, part, kv_head * dh);
+    if (!kv.half() && (!is_padded || dh == padded(dh))) return {reinterpret_cast<const float*>(from), kv.head_dim()};
+    kv.half() ? unpack_rows<true>(from, kv.head_bytes(), n, dh, room) : unpack_rows<false>(from, kv.head_bytes(), n, dh, room);
     return {room, padded(dh)};
   }
 };

@@ -118,16 +118,18 @@ inline void rope(const Step& step, const Scalars&, const Worker& worker) {
 inline void cache_write(const Step& step, const Scalars& scalars, const Worker& worker) {
   const CacheWrite& op = std::get<CacheWrite>(*step.op);
   const TensorView& x = step.views.in[0];
-  const int64_t width = x.shape[1], whole = width / kLanes * kLanes;
+  const int64_t width = x.shape[1], dh = scalars.kv->head_dim(), whole = dh / kLanes * kLanes;
   for (int64_t t = worker.thread; t < x.shape[0]; t += worker.n_threads) {
-    std::byte* row = scalars.kv->row(scalars.position + t, op.layer, int(op.part));
     const float* from = x.row<float>(t);
-    if (!scalars.kv->half()) {
-      std::copy(from, from + width, reinterpret_cast<float*>(row));
-      continue;
+    for (int64_t column = 0; column < width; column += dh, from += dh) {
+      std::byte* to = scalars.kv->at(scalars.position + t, op.layer, int(op.part), column);
+      if (!scalars.kv->half()) {
+        std::copy(from, from + dh, reinterpret_cast<float*>(to));
+        continue;
+      }
+      for (int64_t i = 0; i < whole; i += kLanes) store_half(to + 2 * i, load<F32>(from + i));
+      for (int64_t i = whole; i < dh; ++i) reinterpret_cast<uint16_t*>(to)[i] = float_to_half(from[i]);
     }
-    for (int64_t i = 0; i < whole; i += kLanes) store_half(row + 2 * i, load<F32>(from + i));
-    for (int64_t i = whole; i < width; ++i) reinterpret_cast<uint16_t*>(row)[i] = float_to_half(from[i]);
   }
 }
 
