@@ -7,7 +7,7 @@ import { parseArgs } from 'node:util';
 
 import { start_process } from '../peers/contenders/process.mjs';
 import { write_random_gguf } from '../peers/gguf_random.mjs';
-import { median } from '../peers/statistics.mjs';
+import { spread } from '../peers/statistics.mjs';
 import { geometries } from './random_model.mjs';
 
 const text = { type: 'string' };
@@ -34,7 +34,6 @@ for (let i = 0; i <= Number(values.repeats); ++i) {
   if (i) runs.push(run);
 }
 await session.stop();
-const spread = (numbers) => ({ median: Math.round(median(numbers)), least: Math.round(Math.min(...numbers)), most: Math.round(Math.max(...numbers)) });
 const out = {
   dtype: values.dtype, load_ms: Math.round(session.load_ms), about: session.about,
   prefill_tokens_per_s: spread(runs.map((r) => (1000 * r.n_prompt) / r.prefill_ms)), decode_tokens_per_s: spread(runs.map((r) => (1000 * r.n_decode) / r.decode_ms)),

@@ -7,6 +7,7 @@ import { parseArgs } from 'node:util';
 import { setFlagsFromString } from 'node:v8';
 
 import { prepareNodeGpu } from '../../web/harness/gpu.mjs';
+import { spread } from '../peers/statistics.mjs';
 import { plainMatmulMs } from './plain_matmul.mjs';
 import { openDevice, streamRate } from './stream.mjs';
 
@@ -41,10 +42,6 @@ for (let i = 0; i < Number(values.repeats); ++i) {
   if (ids.join() !== first.ids.join()) throw new Error(`run ${i} answers other tokens than the first`);
   runs.push(usage);
 }
-const spread = (numbers) => {
-  const sorted = numbers.map(Math.round).sort((a, b) => a - b);
-  return { median: sorted[sorted.length >> 1], least: sorted[0], most: sorted.at(-1) };
-};
 const { steps, tokenUs } = values.profile ? await model.profile() : { steps: [] };
 const memory = await model.memory();
 await model.dispose();

@@ -75,11 +75,14 @@ async function run_group({ contenders, samples, group, options, prompt, refused 
     await entry.arena?.close().catch(() => {});
   };
   const each = async (task) => { for (const entry of [...field]) await task(entry).catch((e) => drop(entry, e)); };
-  const proofs = new Map(); // by file: scalars take their time
+  const files = new Map(); // what is known of each: scalars take their time
   for (const c of contenders) {
     const file = c.format ? model.folder(c.format, program) : model.file(group.dtype);
-    if (!proofs.has(file)) proofs.set(file, c.format ? model.proof_of_folder(file, program) : model.proof(group.dtype, program));
-    field.push({ c, file, weight_bytes: bytes_a_token(file), proof: proofs.get(file) });
+    if (!files.has(file)) {
+      const proof = c.format ? model.proof_of_folder(file, program) : model.proof(group.dtype, program);
+      files.set(file, { file, weight_bytes: bytes_a_token(file), proof });
+    }
+    field.push({ c, ...files.get(file) });
   }
   await each(async (entry) => { entry.arena = await entry.c.prepare({ file: entry.file, threads: group.threads, context: CONTEXT, proof: entry.proof }); });
 

@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
 import { in_page } from './contenders/in_page.mjs';
-import { median } from './statistics.mjs';
+import { spread } from './statistics.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const text = { type: 'string' };
@@ -40,7 +40,6 @@ try {
 } finally {
   for (const { arena } of builds) await arena.close();
 }
-const spread = (ms) => ({ median: Math.round(median(ms)), least: Math.round(Math.min(...ms)), most: Math.round(Math.max(...ms)) });
 const rows = builds.map(({ dist, visits }) => ({
   dist, n: visits.length, load_ms: spread(visits.map((v) => v.load_ms)), first_token_ms: spread(visits.map((v) => v.first_token_ms)),
 }));

@@ -19,6 +19,11 @@ export function median(values) {
   return v.length % 2 ? v[half] : (v[half - 1] + v[half]) / 2;
 }
 
+/** What is said of the times or rates of several runs. */
+export function spread(values) {
+  return { median: Math.round(median(values)), least: Math.round(Math.min(...values)), most: Math.round(Math.max(...values)) };
+}
+
 const round = (x) => (x >= 1000 ? Math.round(x) : Number(x.toPrecision(4)));
 
 /** Collects samples by (contender, model, dtype, threads, case, clock) and the round they were taken in. */

@@ -2,6 +2,8 @@
 # and is fetched only for that. What they export is exactly the C API's header (the first without sb_quantizer_* and sb_eval_*), what they
 # import is of base/host.cc and device/webgpu/gpu.h (and, with threads, their memory); tools/check_wasm.mjs fails the build when that is no
 # longer so.
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS
+  ${CMAKE_CURRENT_LIST_DIR}/subbyte.h ${CMAKE_CURRENT_LIST_DIR}/../base/host.cc ${CMAKE_CURRENT_LIST_DIR}/../device/webgpu/gpu.h)
 file(STRINGS ${CMAKE_CURRENT_LIST_DIR}/subbyte.h lines REGEX "^SB_API .*\\(")
 set(exports "")
 foreach(line ${lines})

@@ -39,12 +39,6 @@ GoldenOutput compare_ids(const WeightTensor& expected, std::span<const int32_t> 
 
 int32_t likeliest(std::span<const float> logits) { return int32_t(std::max_element(logits.begin(), logits.end()) - logits.begin()); }
 
-// float32 in the cache too: the reference is float32.
-KvPages cache_of(Model& model) {
-  const auto n_layers = int32_t(model.shape().n_layers), width = int32_t(model.shape().n_kv_heads * model.shape().head_dim);
-  return {n_layers, width, model.shape().head_dim, false, 0, model.device().kv_storage(n_layers, width, false)};
-}
-
 }  // namespace
 
 Result<std::unique_ptr<GoldenRun>> GoldenRun::start(Model& model, std::span<const std::byte> golden) {
@@ -67,7 +61,7 @@ Result<std::unique_ptr<GoldenRun>> GoldenRun::start(Model& model, std::span<cons
 }
 
 GoldenRun::GoldenRun(Model& model, WeightStore file, std::span<const int32_t> ids)
-    : model_(model), file_(std::move(file)), ids_(ids), kv_(cache_of(model)) {}
+    : model_(model), file_(std::move(file)), ids_(ids), kv_(model.new_cache(false)) {}  // float32 as the reference
 
 GoldenRun::~GoldenRun() {
   if (running_) model_.device().drop();

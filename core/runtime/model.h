@@ -68,6 +68,12 @@ class Model {
   const std::string& file() const { return files_->file; }
   const WeightStore& weights() const { return files_->weights; }
 
+  /// An empty cache for its keys and values, in float16 or float32, where its device keeps one.
+  KvPages new_cache(bool half) const {
+    const auto n_layers = int32_t(shape_.n_layers), width = int32_t(shape_.n_kv_heads * shape_.head_dim);
+    return {n_layers, width, shape_.head_dim, half, 0, device_->kv_storage(n_layers, width, half)};
+  }
+
   /// Messages to prompt text. `request`: {messages, tools?, add_generation_prompt = true}.
   /// Errors: kTemplateMissing, kTemplateRaised, kTemplateInvalid, kArgumentInvalid (no messages).
   Result<std::string> chat_prompt(const OrderedJson& request) const;

@@ -19,11 +19,6 @@ constexpr int64_t kBuckets[] = {64, 16, 4, 1};
 constexpr int64_t kBuckets[] = {256, 64, 16, 4, 1};
 #endif
 
-KvPages make_cache(Model& model) {
-  const auto n_layers = int32_t(model.shape().n_layers), width = int32_t(model.shape().n_kv_heads * model.shape().head_dim);
-  return {n_layers, width, model.shape().head_dim, true, 0, model.device().kv_storage(n_layers, width, true)};
-}
-
 double rate(double n, double ms) { return ms > 0 ? n * 1000 / ms : 0; }
 
 }  // namespace
@@ -33,7 +28,7 @@ std::span<const int64_t> prefill_buckets() { return kBuckets; }
 Session::Session(Model& model, int64_t context)
     : model_(model),
       context_(context > 0 ? std::min(context, model.context()) : model.context()),
-      kv_(make_cache(model)),
+      kv_(model.new_cache(true)),
       life_(model.life()) {}
 
 Session::~Session() { leave(); }
@@ -166,7 +161,7 @@ Result<bool> Session::mend() {
 /// are.
 void Session::begin_anew() {
   leave();
-  kv_ = make_cache(model_);
+  kv_ = model_.new_cache(true);
   cached_.clear();
   life_ = model_.life();
   Answer& a = *answer_;

@@ -94,7 +94,7 @@ TEST_P(Ops, FewTokensAnswerAsIfAlone) {
     int64_t width;  // of x
     std::function<Ref(Plan&, Sources&, Ref x)> build;
     int64_t position = 0;
-    int kv_width = 0;
+    int kv_width = 0, head_dim = 1;
   };
   std::vector<Case> cases;
   for (const PlaneFormat& format : plane_formats()) {
@@ -127,7 +127,7 @@ TEST_P(Ops, FewTokensAnswerAsIfAlone) {
                                          .window = h.window,
                                          .softcap = 0});
                      },
-                     h.position, kv_width});
+                     h.position, kv_width, h.head_dim});
   }
   cases.push_back({"norms and activations", 515, [](Plan& p, Sources& s, Ref x) {
                      const Ref y = glu(p, rms_norm(p, x, s.v(515), RmsNorm{1e-6f, 0}), x, {Activation::kSilu});
@@ -154,7 +154,7 @@ TEST_P(Ops, FewTokensAnswerAsIfAlone) {
         const std::span<float> y = (*program)->output("y");
         return std::vector<float>(y.begin(), y.end());
       };
-      KvPages kv(1, std::max(1, c.kv_width), std::max(1, c.kv_width), true);
+      KvPages kv(1, std::max(1, c.kv_width), c.head_dim, true);
       ASSERT_TRUE(kv.reserve(c.position + n_alike));
       auto unused = Plan(1);
       if (c.kv_width) Sources(unused, 3).fill(kv, 1, c.position);

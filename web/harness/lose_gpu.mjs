@@ -36,6 +36,12 @@ async function losable() {
       const { features, limits, info } = adapter;
       const requestDevice = async (wanted) => {
         const device = await adapter.requestDevice(wanted);
+        const createBuffer = device.createBuffer.bind(device);
+        device.createBuffer = (about) => {
+          const buffer = createBuffer(about);
+          counted(device, buffer, 'getMappedRange');
+          return buffer;
+        };
         for (const call of ['createComputePipeline', 'createBindGroup', 'createBuffer']) counted(device, device, call);
         for (const call of ['submit', 'writeBuffer']) counted(device, device.queue, call);
         return device;

@@ -11,11 +11,12 @@ type OpfsFolder = FileSystemDirectoryHandle & { keys(): AsyncIterable<string> };
 let found: Promise<OpfsFolder | null> | undefined;
 
 /** Where downloads are kept, looked for once a worker, which has one model; null where nothing can be kept. */
-const folder = (): Promise<OpfsFolder | null> => (found ??= findFolder().catch(() => null));
+const folder = (): Promise<OpfsFolder | null> => (found ??= findFolder(true).catch(() => null));
 
-async function findFolder(): Promise<OpfsFolder> {
+/** The folder of all that is kept; made where it is wanted. Rejects where there is none, or no storage. */
+export async function findFolder(isWanted: boolean): Promise<OpfsFolder> {
   const root = await navigator.storage.getDirectory();
-  return (await root.getDirectoryHandle(FOLDER, { create: true })) as OpfsFolder;
+  return (await root.getDirectoryHandle(FOLDER, { create: isWanted })) as OpfsFolder;
 }
 
 export const hexOf = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');

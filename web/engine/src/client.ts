@@ -19,6 +19,14 @@ export interface Platform {
   spawn(): WorkerPort;
 }
 
+/** What a worker and its threads run, and how many of them. */
+export interface Setup {
+  compiled: WebAssembly.Module | Promise<WebAssembly.Module>;
+  threads: number;
+  /** JSON of the core: of sb_engine_create. */
+  options: string;
+}
+
 export class Client {
   readonly #port: WorkerPort;
   readonly #pool: WorkerPort[] = [];
@@ -40,16 +48,12 @@ export class Client {
     return port;
   }
 
-  /** A worker with its threads and an engine; `capabilities` is what that engine says of itself. Workers start while the module is
-   * compiled. */
-  static async start(
-    platform: Platform,
-    compiled: WebAssembly.Module | Promise<WebAssembly.Module>,
-    threads: number,
-    options: string,
-  ): Promise<{ client: Client; capabilities: Record<string, unknown> }> {
+  /** A worker with its threads and an engine; `capabilities` is what that engine says of itself. The worker starts while its setup is
+   * made, its threads while the module is compiled. */
+  static async start(platform: Platform, setup: Setup | Promise<Setup>): Promise<{ client: Client; capabilities: Record<string, unknown> }> {
     const client = new Client(platform);
     try {
+      const { compiled, threads, options } = await setup;
       for (let i = 1; i < threads; i++) client.#pool.push(client.#spawn(platform));
       const module = await compiled;
       // The two ends of a channel go out together: with one end sent long before the other, Firefox was seen to hang.

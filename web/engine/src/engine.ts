@@ -1,13 +1,13 @@
 // The engine: which build, how many threads, and a worker for each model.
 import { camelKeys } from './answer.ts';
-import { Client, type Platform } from './client.ts';
+import { Client, type Platform, type Setup } from './client.ts';
 import { failure, SubbyteError } from './errors.ts';
 import { errorRows } from './generated/errors.ts';
 import { engineOptionNames, modelOptionNames, quantizeOptionNames } from './generated/options.ts';
 import type { QuantizeJob } from './messages.ts';
 import { coreOptions, Model } from './model.ts';
 import { pick, type Pick, type Surroundings } from './pick.ts';
-import { candidates, fastest } from './tuning.ts';
+import type { Tune } from './tuning.ts';
 import type {
   Build,
   Capabilities,
@@ -30,8 +30,8 @@ export interface Host extends Platform {
   whyNoGpu(): Promise<string>;
   /** The module that answers, or the larger one that can also quantise. */
   compile(build: Build, isQuantizer: boolean): Promise<WebAssembly.Module>;
-  /** Numbers of threads that earlier starts found to answer soonest; absent where nobody measures. */
-  tuning?: { recall(what: string, most: number): Promise<number | null>; keep(what: string, most: number, threads: number): Promise<void> };
+  /** How many threads answer soonest; absent where nobody measures. */
+  tune?: Tune;
   /** Makes room for a folder. Errors: kTargetExists, kTargetBusy, kWriteFailed. */
   openTarget(target: QuantizeTarget): Promise<OpenTarget>;
   /** Makes a string absolute: a URL, or a path. */
@@ -43,6 +43,13 @@ export interface OpenTarget {
   source: Source;
   finish(): Promise<Quantized['folder']>;
   undo(): Promise<void>;
+}
+
+/** What a start needs, and how that was chosen. */
+interface Plan extends Setup {
+  compiled: Promise<WebAssembly.Module>;
+  chosen: Pick;
+  measured: Measured[];
 }
 
 type Started = Awaited<ReturnType<typeof Client.start>>;
@@ -109,23 +116,14 @@ export class EngineBase implements AsyncDisposable {
   /** `whyCpu`: null for the GPU, if there is one; else why it is the CPU, '' where that was asked for. */
   private static async startOn(host: Host, asked: EngineOptions, whyCpu: string | null): Promise<Parts> {
     const options = whyCpu === null ? asked : { ...asked, device: 'cpu' as const };
-    const { wasm = 'auto', threads: wanted = 0 } = options;
+    const { threads: wanted = 0 } = options;
     if (!Number.isInteger(wanted) || wanted < 0 || wanted > 64) {
       throw failure('kOptionInvalid', { option: 'threads', value: String(wanted), expected: 'a whole number from 0 to 64' });
     }
-    let chosen = pick(host.surroundings, wasm, wanted, whyCpu === null);
-    let compiled = host.compile(chosen.build, false);
-    let measured: Measured[] = [];
-    if (host.tuning && wanted === 0 && chosen.threads > 1) {
-      const { build } = chosen;
-      const tuned = await EngineBase.tune(host, host.tuning, chosen, compiled, options);
-      chosen = pick(host.surroundings, wasm, tuned.threads, false, 'measured to answer soonest');
-      if (chosen.build !== build) compiled = host.compile(chosen.build, false);
-      measured = tuned.measured;
-    }
-    const core = coreOptions({ ...options, threads: chosen.threads }, engineOptionNames, OURS);
+    const planned = EngineBase.plan(host, options, whyCpu === null);
     // Started now, for what it says of itself; the first model takes it.
-    const spare = await Client.start(host, compiled, chosen.threads, core);
+    const spare = await Client.start(host, planned);
+    const { chosen, compiled, options: core, measured } = await planned;
     const module = await compiled;
     const { version: _, threadsWhy: __, ...said } = camelKeys<Record<string, unknown>>(spare.capabilities);
     const capabilities = {
@@ -140,30 +138,30 @@ export class EngineBase implements AsyncDisposable {
     return { host, asked, module, threads: chosen.threads, options: core, capabilities, spare };
   }
 
-  /** How many threads: as an earlier start of this version found, or found now. */
-  private static async tune(
-    host: Host,
-    { recall, keep }: NonNullable<Host['tuning']>,
-    { build, threads: most }: Pick,
-    compiled: Promise<WebAssembly.Module>,
-    options: EngineOptions,
-  ): Promise<{ threads: number; measured: Measured[] }> {
-    const what = `${VERSION}-${build}-${options.isa ?? 'auto'}`;
-    const known = options.retune ? null : await recall(what, most);
-    if (known) return { threads: known, measured: [] };
-    const measured: Measured[] = [];
-    for (const threads of candidates(most)) {
-      const { client } = await Client.start(host, compiled, threads, coreOptions({ ...options, threads }, engineOptionNames, OURS));
+  /** Which build, compiled, and how many threads. */
+  private static async plan(host: Host, options: EngineOptions, isOnGpu: boolean): Promise<Plan> {
+    const { wasm = 'auto', threads: wanted = 0 } = options;
+    const core = (threads: number) => coreOptions({ ...options, threads }, engineOptionNames, OURS);
+    const planned = (chosen: Pick, compiled: Plan['compiled'], measured: Measured[]): Plan => ({
+      chosen, compiled, threads: chosen.threads, options: core(chosen.threads), measured,
+    });
+    const chosen = pick(host.surroundings, wasm, wanted, isOnGpu);
+    const compiled = host.compile(chosen.build, false);
+    if (!host.tune || wanted > 0 || chosen.threads === 1) return planned(chosen, compiled, []);
+    compiled.catch(() => {}); // told to those who wait for it, soon
+    const measure = async (threads: number): Promise<Measured[]> => {
+      const { client } = await Client.start(host, { compiled, threads, options: core(threads) });
       try {
         const said = await client.ask<{ measured: object[] }>({ type: 'call', call: { name: 'tuning' } });
-        measured.push(...said.measured.map((row) => camelKeys<Measured>(row)));
+        return said.measured.map((row) => camelKeys<Measured>(row));
       } finally {
         await client.close();
       }
-    }
-    const threads = fastest(measured);
-    await keep(what, most, threads);
-    return { threads, measured };
+    };
+    const what = `${VERSION}-${chosen.build}-${options.isa ?? 'auto'}`;
+    const { threads, measured } = await host.tune(what, chosen.threads, options.retune === true, measure);
+    const tuned = pick(host.surroundings, wasm, threads, false, 'measured to answer soonest');
+    return planned(tuned, tuned.build === chosen.build ? compiled : host.compile(tuned.build, false), measured);
   }
 
   /**
@@ -178,7 +176,7 @@ export class EngineBase implements AsyncDisposable {
     this.#spare = null;
     const parts = this.#parts;
     const { host, module, threads, options: engineOptions } = parts;
-    const { client } = spare && !spare.client.isBroken ? spare : await Client.start(host, module, threads, engineOptions);
+    const { client } = spare && !spare.client.isBroken ? spare : await Client.start(host, { compiled: module, threads, options: engineOptions });
     try {
       const { planes = 'progressive', memoryLimit = 0 } = options;
       if (!(memoryLimit >= 0)) throw failure('kOptionInvalid', { option: 'memoryLimit', value: String(memoryLimit), expected: 'a number of bytes' });
@@ -233,7 +231,7 @@ export class EngineBase implements AsyncDisposable {
     let client: Client | undefined;
     try {
       const onCpu = JSON.stringify({ ...(JSON.parse(engineOptions) as object), device: 'cpu' });
-      ({ client } = await Client.start(host, module, threads, onCpu));
+      ({ client } = await Client.start(host, { compiled: module, threads, options: onCpu }));
       this.#quantizers.add(client);
       const job: QuantizeJob = {
         source: from,

@@ -31,9 +31,10 @@ const BINDING_WORDS = 3; // buffer, offset, bytes (0: to the buffer's end)
 const FEATURES = ['shader-f16', 'subgroups', 'timestamp-query'] as const;
 const LIMITS = ['maxBufferSize', 'maxStorageBufferBindingSize', 'maxComputeWorkgroupStorageSize'] as const;
 
-/** A kind of step that is being timed, by one of it. */
+/** A kind of step that is being timed: what each of it is bound to. */
 interface Timed extends StepTime {
-  pipeline: number;
+  pipeline: GPUComputePipeline;
+  binds: GPUBindGroup[];
 }
 
 /** Objects by number; 0 is none. */
@@ -168,16 +169,17 @@ export class Gpu {
     if (!device.features.has('timestamp-query'))
       throw failure('kArgumentInvalid', { what: 'This GPU or browser tells no times of kernels', fix: 'Profile where WebGPU has "timestamp-query".' });
     const known = new Map<string, Timed>();
-    const order: { step: Timed; pipeline: number; bind: number }[] = [];
+    const order: { step: Timed; bind: GPUBindGroup }[] = [];
     for (let at = 0; at < this.#last.length; at += this.#last[at] === READ ? 5 : 6) {
-      const [what, pipeline, bind, ...groups] = this.#last.subarray(at, at + 6) as unknown as [number, number, number, number, number, number];
+      const [what, id, bindId, ...groups] = this.#last.subarray(at, at + 6) as unknown as [number, number, number, number, number, number];
       if (what !== DISPATCH) continue;
-      const { label: kernel } = this.#pipelines.get(pipeline);
-      const key = `${pipeline} ${groups.join()}`; // products of one name may be of other widths
-      const step = known.get(key) ?? { kernel, groups, n: 0, us: 0, tokenUs: 0, pipeline };
+      const pipeline = this.#pipelines.get(id);
+      const bind = this.#binds.get(bindId);
+      const key = `${id} ${groups.join()}`; // products of one name may be of other widths
+      const step = known.get(key) ?? { kernel: pipeline.label, groups, n: 0, us: 0, tokenUs: 0, pipeline, binds: [] };
       known.set(key, step);
-      step.n++;
-      order.push({ step, pipeline, bind });
+      step.n = step.binds.push(bind);
+      order.push({ step, bind });
     }
     const set = device.createQuerySet({ type: 'timestamp', count: 2 });
     const size = 16; // bytes
@@ -204,25 +206,24 @@ export class Gpu {
     };
     const token = (without?: Timed) =>
       time(PROFILE_TOKENS, (pass) => {
-        for (const { step, pipeline, bind } of order) {
+        for (const { step, bind } of order) {
           if (step === without) continue;
-          pass.setPipeline(this.#pipelines.get(pipeline));
-          pass.setBindGroup(0, this.#binds.get(bind));
+          pass.setPipeline(step.pipeline);
+          pass.setBindGroup(0, bind);
           pass.dispatchWorkgroups(...step.groups);
         }
       });
     const tokenUs = await token();
     for (const step of known.values()) {
       step.tokenUs = Math.max(0, tokenUs - (await token(step))) / step.n;
-      const binds = order.filter((one) => one.step === step).map(({ bind }) => this.#binds.get(bind)); // each with its own weights
       const turnUs = await time(PROFILE_STEPS, (pass) => {
-        pass.setPipeline(this.#pipelines.get(step.pipeline));
-        for (const bind of binds) {
+        pass.setPipeline(step.pipeline);
+        for (const bind of step.binds) {
           pass.setBindGroup(0, bind);
           pass.dispatchWorkgroups(...step.groups);
         }
       });
-      step.us = turnUs / binds.length;
+      step.us = turnUs / step.n;
     }
     for (const made of [set, resolved, come]) made.destroy();
     const steps = [...known.values()].map(({ kernel, groups, n, us, tokenUs }) => ({ kernel, groups, n, us, tokenUs }));
@@ -466,7 +467,16 @@ export class Gpu {
     const hasCome = read.state === 'come';
     read.state = 'free';
     if (!hasCome) return -1;
-    copy(read.buffer.getMappedRange(0, read.nBytes));
+    let range: ArrayBuffer;
+    try {
+      range = read.buffer.getMappedRange(0, read.nBytes);
+    } catch (error) {
+      // A device that goes takes its maps along; what is to be heard of that comes with `lost`.
+      if ((error as Error).name !== 'OperationError') throw error;
+      read.state = 'pending';
+      return 0;
+    }
+    copy(range);
     read.buffer.unmap();
     return 1;
   }

@@ -4,7 +4,7 @@ import { EngineBase, isFolderPath, type Host, type OpenTarget } from './engine.t
 import { failure, reasonOf } from './errors.ts';
 import type { FromWorker, WorkerPort } from './messages.ts';
 import { INDEX_FILE } from './shards.ts';
-import { keep, recall } from './tuning.ts';
+import { tune } from './tuning.ts';
 import type { Build, EngineOptions, QuantizeTarget } from './types.ts';
 
 export { AnswerStream } from './answer.ts';
@@ -46,7 +46,7 @@ function pageHost(options: EngineOptions): Host {
     spawn: () => pageWorker(asset('worker.js')),
     compile: (build, isQuantizer) => compile((isQuantizer ? quantizers : modules)[build]),
     openTarget,
-    tuning: { recall, keep },
+    tune,
     async resolve(source) {
       const url = new URL(source, location.href);
       return { kind: 'url', url: folderUrl(url), isFolder: isFolder(url) };

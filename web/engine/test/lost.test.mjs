@@ -129,17 +129,18 @@ if (!process.env[INSIDE]) {
   });
 
   // Of submits there is one a chunk of the prompt, and one a token.
-  for (const [what, family, losses] of [
-    ['while it reads its prompt, and while it answers', 'llama', [[GREEDY, 1], [SEEDED, 9], [GREEDY, 14]]],
-    ['another family likewise', 'gemma3', [[GREEDY, 0], [GREEDY, 7]]],
+  for (const [what, family, call, losses] of [
+    ['while it reads its prompt, and while it answers', 'llama', 'submit', [[GREEDY, 1], [SEEDED, 9], [GREEDY, 14]]],
+    ['when a token has come and is not taken yet', 'llama', 'getMappedRange', [[GREEDY, 2]]],
+    ['another family likewise', 'gemma3', 'submit', [[GREEDY, 0], [GREEDY, 7]]],
   ]) {
     test(what, async () => {
       const want = [];
       for (const [options] of losses) want.push(await answerOf(family, options));
       await withModel({ family }, async (model, answer) => {
         for (const [i, [options, after]] of losses.entries()) {
-          const { ids, states, last } = await answer(options, { call: 'submit', after });
-          assert.deepEqual(ids, want[i], `at submit ${after}`);
+          const { ids, states, last } = await answer(options, { call, after });
+          assert.deepEqual(ids, want[i], `at ${call} ${after}`);
           assert.equal(states, 'lost restored');
           assert.equal(last.device, 'webgpu');
         }
