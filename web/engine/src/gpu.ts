@@ -37,6 +37,8 @@ interface Timed extends StepTime {
   binds: GPUBindGroup[];
 }
 
+export const NO_ADAPTER = 'there is no adapter: this machine has no GPU that WebGPU may use';
+
 /** Objects by number; 0 is none. */
 class Numbered<T> {
   readonly #objects: (T | undefined)[] = [undefined];
@@ -103,7 +105,7 @@ export class Gpu {
       this.#state = 'opening';
       const gpu = await find();
       const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' });
-      if (!adapter) throw new Error('there is no adapter: this machine has no GPU that WebGPU may use');
+      if (!adapter) throw new Error(NO_ADAPTER);
       const requiredFeatures = FEATURES.filter((name) => adapter.features.has(name));
       const requiredLimits = Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]]));
       const device = await adapter.requestDevice({ requiredFeatures, requiredLimits });

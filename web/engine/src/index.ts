@@ -2,6 +2,7 @@
 import './dispose.ts';
 import { EngineBase, isFolderPath, type Host, type OpenTarget } from './engine.ts';
 import { failure, reasonOf } from './errors.ts';
+import { NO_ADAPTER } from './gpu.ts';
 import type { FromWorker, WorkerPort } from './messages.ts';
 import { INDEX_FILE } from './shards.ts';
 import { tune } from './tuning.ts';
@@ -42,7 +43,7 @@ function pageHost(options: EngineOptions): Host {
       crossOriginIsolated: globalThis.crossOriginIsolated === true,
       hardwareThreads: navigator.hardwareConcurrency || 1,
     },
-    whyNoGpu: async () => (navigator.gpu ? '' : 'this browser has no WebGPU, or has it switched off'),
+    whyNoGpu,
     spawn: () => pageWorker(asset('worker.js')),
     compile: (build, isQuantizer) => compile((isQuantizer ? quantizers : modules)[build]),
     openTarget,
@@ -52,6 +53,16 @@ function pageHost(options: EngineOptions): Host {
       return { kind: 'url', url: folderUrl(url), isFolder: isFolder(url) };
     },
   };
+}
+
+// Asked here, because an engine that finds no GPU has started a worker and a build for nothing; what a GPU is worth, the core says.
+async function whyNoGpu(): Promise<string> {
+  if (!navigator.gpu) return 'this browser has no WebGPU, or has it switched off';
+  try {
+    return (await navigator.gpu.requestAdapter({ powerPreference: 'high-performance' })) ? '' : NO_ADAPTER;
+  } catch (error) {
+    return reasonOf(error);
+  }
 }
 
 const UNDO_TIMES = 20;

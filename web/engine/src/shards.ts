@@ -93,8 +93,16 @@ class PieceReader {
   #piece: Piece | null = null;
   #bytes = new Uint8Array(0); // its bytes, until they are read to their end
 
-  /** Fills `into` from byte `at` of the shard; the piece's bytes begin at `begin` of `file`. */
-  async read(piece: Piece, file: ModelFile, begin: number, at: number, into: Uint8Array, onBytes: (n: number) => void): Promise<number> {
+  /** Fills `into` from byte `at` of the shard; the piece's bytes begin at `begin` of `file`, which `onWhole` hears is not needed any more. */
+  async read(
+    piece: Piece,
+    file: ModelFile,
+    begin: number,
+    at: number,
+    into: Uint8Array,
+    onBytes: (n: number) => void,
+    onWhole = async (): Promise<void> => {},
+  ): Promise<number> {
     const nBytes = piece.end - piece.begin;
     const offset = at - piece.begin;
     if (this.#piece !== piece) {
@@ -104,7 +112,9 @@ class PieceReader {
       this.#bytes = takeBytes(nBytes);
       const bytes = this.#bytes.subarray(0, nBytes);
       if ((await file.read(begin, bytes, () => {})) < nBytes) return file.read(begin, into, onBytes);
-      const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes));
+      const summing = crypto.subtle.digest('SHA-256', bytes);
+      await onWhole(); // meanwhile
+      const digest = new Uint8Array(await summing);
       if (hexOf(digest) === piece.sha256) this.#summed.push(piece.name);
       this.#piece = piece;
     }
@@ -177,7 +187,7 @@ export class ShardFile implements ModelFile {
     return readPieces(this.#shard, offset, into, async (piece, at, part) => {
       const kept = await this.#keptOf(piece);
       this.isLocal = kept !== null;
-      return kept ? this.#reader.read(piece, kept, 0, at, part, onBytes) : this.#fetch(piece, at, part, onBytes);
+      return kept ? this.#reader.read(piece, kept, 0, at, part, onBytes, () => kept.close(true)) : this.#fetch(piece, at, part, onBytes);
     });
   }
 

@@ -30,6 +30,26 @@ export const cases = {
     await engine.dispose();
   },
 
+  async 'without a GPU an engine starts one worker, not one to look for it and another'({ Engine, isPage, check }) {
+    if (!isPage || (await navigator.gpu?.requestAdapter())) return;
+    const Real = window.Worker;
+    let n = 0;
+    window.Worker = class extends Real {
+      constructor(...about) {
+        super(...about);
+        n++;
+      }
+    };
+    try {
+      const engine = await Engine.create({ threads: 1 });
+      check.equal(n, 1);
+      check.ok(/adapter|WebGPU/.test(engine.capabilities.deviceWhy), engine.capabilities.deviceWhy);
+      await engine.dispose();
+    } finally {
+      window.Worker = Real;
+    }
+  },
+
   async 'measures once how many threads answer soonest'({ Engine, check }) {
     for (const retune of [true, false]) {
       const engine = await Engine.create({ device: 'cpu', retune });
