@@ -100,13 +100,25 @@ struct ThreadPool::State {
 
 void ThreadPool::run_erased(Call call, void* context) {
   if (n_threads_ == 1) return call(context, 0);
-  uint32_t before = state_->done.load();
+  begin_erased(call, context);
+  call(context, 0);
+  finish();
+}
+
+void ThreadPool::begin_erased(Call call, void* context) {
+  if (n_threads_ == 1) return call(context, 1);
+  finish();
+  is_begun_ = true;
+  before_ = state_->done.load();
   state_->call = call;
   state_->context = context;
   state_->n_running.store(n_threads_ - 1, std::memory_order_relaxed);
   state_->job.advance();
-  call(context, 0);
-  state_->done.wait_while(before);
+}
+
+void ThreadPool::finish() {
+  if (is_begun_) state_->done.wait_while(before_);
+  is_begun_ = false;
 }
 
 #ifndef __wasm__
@@ -120,6 +132,7 @@ ThreadPool::ThreadPool(int n_threads) : n_threads_(std::max(1, n_threads)) {
 
 ThreadPool::~ThreadPool() {
   if (!state_) return;
+  finish();
   state_->is_over.store(true, std::memory_order_release);
   state_->job.advance();
   for (std::thread& thread : state_->threads) thread.join();
@@ -152,6 +165,7 @@ ThreadPool::ThreadPool(int n_threads) {
 
 ThreadPool::~ThreadPool() {
   if (!state_) return;
+  finish();
   g_state.is_over.store(true, std::memory_order_release);
   g_state.job.advance();
   // A pool made next must not count workers that are on their way out.

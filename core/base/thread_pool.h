@@ -42,14 +42,26 @@ class ThreadPool {
                const_cast<void*>(static_cast<const void*>(&fn)));
   }
 
+  /// Calls fn() on a worker while the caller goes on; in a pool of one, here and now. What was written before is visible to it. `fn` lives
+  /// until finish(), and a run() finishes it first. One at a time.
+  template <class Fn>
+  void begin(Fn& fn) {
+    begin_erased([](void* context, int thread) { thread == 1 ? (*static_cast<Fn*>(context))() : void(); }, &fn);
+  }
+  /// Returns when what was begun has returned, if anything; what it wrote is visible then.
+  void finish();
+
   struct State;
 
  private:
   using Call = void (*)(void* context, int thread);
   void run_erased(Call call, void* context);
+  void begin_erased(Call call, void* context);
 
   int n_threads_ = 1;
   State* state_ = nullptr;  // null while there is only the caller
+  bool is_begun_ = false;
+  uint32_t before_ = 0;  // what was begun: state_->done
 };
 
 /// Meeting point of all threads inside one run(): wait() returns in every thread once `n_threads` have called it. Reusable at once.

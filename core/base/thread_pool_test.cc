@@ -52,6 +52,34 @@ TEST(ThreadPool, ALateWorkerIsWaitedFor) {
   EXPECT_TRUE(has_run);
 }
 
+TEST(ThreadPool, WhatIsBegunRunsBesideTheCaller) {
+  for (int n : {1, 2, 3}) {
+    std::atomic<int> n_calls = 0;
+    std::atomic<bool> may_end = n == 1;
+    std::thread::id ran;
+    auto work = [&] {
+      while (!may_end) std::this_thread::yield();
+      ran = std::this_thread::get_id();
+      ++n_calls;
+    };
+    {
+      ThreadPool pool(n);
+      pool.finish();  // nothing was begun
+      pool.begin(work);
+      may_end = true;  // where begin() waited for the work, this would come too late
+      pool.finish();
+      EXPECT_EQ(n_calls, 1);
+      EXPECT_EQ(ran == std::this_thread::get_id(), n == 1);
+      // A run, another beginning and the end of the pool wait for it.
+      pool.begin(work);
+      pool.run([&](int) { EXPECT_EQ(n_calls, 2); });
+      pool.begin(work);
+      pool.begin(work);
+    }
+    EXPECT_EQ(n_calls, 4);
+  }
+}
+
 TEST(SpinBarrier, StagesSeeWhatTheStageBeforeWrote) {
   constexpr int kThreads = 4, kStages = 3000;
   ThreadPool pool(kThreads);

@@ -11,6 +11,7 @@
 #include "runtime/model.h"
 #include "runtime/self_check.h"
 #include "runtime/session.h"
+#include "runtime/tokenizer_file.h"
 
 struct sb_engine {
   std::shared_ptr<sb::Device> device;
@@ -26,6 +27,7 @@ struct sb_load {
   bool shapes_only = false;
   std::optional<sb::ModelFiles> shapes = {};  // once asked for
   sb::Model::MakeDevice make_other = {};
+  std::unique_ptr<sb::TokenizerBeside> tokenizer = {};  // goes first: it reads what the load has brought
 };
 struct sb_tokenizer {
   const sb::Tokenizer* tokenizer;

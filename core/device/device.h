@@ -1,6 +1,7 @@
 // The contract of a device: it compiles plans and replays them. Nothing blocks: a run is submitted and asked about.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -67,6 +68,13 @@ class Device {
   /// Bytes given to DeviceRows::append that are still on their way. Whoever brings much lets them be kMostBringing at most: wait(), or,
   /// where there is no waiting, come again later. Errors: kMemoryExhausted (rows for which there was no memory after all), kDeviceLost.
   virtual Result<uint64_t> bringing() { return 0; }
+  /// Begins what running `plan` takes and can be done beside other work, such as compiling kernels. `half`: the cache's elements. Reads no
+  /// weight.
+  virtual void prepare(const Plan& plan, bool half) {}
+  /// Lets `work` be done beside the caller where a thread is idle, else at once. It lives until finish(), which returns when it is done; a
+  /// run finishes it first. One at a time.
+  virtual void begin(std::function<void()>& work) { work(); }
+  virtual void finish() {}
   /// Another one with the same kernels, that has memory of its own and can run at the same time. Errors: kMemoryExhausted.
   virtual Result<std::unique_ptr<Device>> twin(int n_threads) const = 0;
   /// Errors: kOpUnsupported {device, op, dtype}, kMemoryExhausted.

@@ -39,6 +39,8 @@ class KeepingDevice final : public Device {
   int n_alive = 0, n_pauses = 0;
   uint64_t n_on_way = 0, most_on_way = 0;
   std::optional<Error> trouble;
+  std::optional<ModelFiles> shapes;  // that were seen …
+  int n_alive_then = 0;              // … when so many rows were here
 
   std::string_view name() const override { return "keeping"; }
   std::string describe() const override { return "{}"; }
@@ -60,7 +62,11 @@ class KeepingDevice final : public Device {
 };
 
 Result<ModelFiles> run_on(KeepingDevice& device, const Files& files, Loading loading, FindRework rework = nullptr) {
-  loading.bring_to(device, rework);
+  loading.bring_to(device, rework, [&](ModelFiles shapes) {
+    EXPECT_FALSE(device.shapes) << "seen twice";
+    device.shapes = std::move(shapes);
+    device.n_alive_then = device.n_alive;
+  });
   Host host{.files = files};
   host.on_pause = [&] {
     EXPECT_GT(device.n_on_way, 0u) << "a pause for nothing";
@@ -127,6 +133,22 @@ int expect_same(const WeightStore& host, const WeightStore& device) {
   return n_kept;
 }
 
+/// What was seen when at most so many matrices had come is what was brought home.
+void expect_seen(const KeepingDevice& device, const WeightStore& host, int most_alive = 0) {
+  ASSERT_TRUE(device.shapes);
+  EXPECT_LE(device.n_alive_then, most_alive);
+  const WeightStore& seen = device.shapes->weights;
+  EXPECT_EQ(seen.tensors().size(), host.tensors().size());
+  EXPECT_EQ(seen.matrices().size(), host.matrices().size());
+  for (const auto& tensor : host.tensors()) {
+    const WeightTensor* other = seen.find(tensor->name);
+    ASSERT_TRUE(other) << tensor->name;
+    EXPECT_EQ(other->dtype, tensor->dtype) << tensor->name;
+    EXPECT_EQ(other->shape, tensor->shape) << tensor->name;
+    EXPECT_EQ(other->array_of, tensor->array_of);
+  }
+}
+
 FolderBuilder larger_quantised() {
   FolderBuilder b;
   std::string rows8;
@@ -154,6 +176,7 @@ TEST(DeviceLoad, AQuantisedFolderOfAnyShardSize) {
         EXPECT_EQ(expect_same(host->weights, model->weights), 6) << most_shard_bytes;  // rows8, positions, four sets
         EXPECT_EQ(device.n_alive, 6);
         EXPECT_EQ(device.n_on_way, 0u) << "a load ends when all is there";
+        expect_seen(device, host->weights, 6);
       }
       EXPECT_EQ(device.n_alive, 0);
     }
@@ -167,6 +190,7 @@ TEST(DeviceLoad, TheHostKeepsWhatIsSmall) {
   KeepingDevice device;
   const auto model = run_on(device, files, Loading::folder("m"));
   ASSERT_TRUE(model);
+  device.shapes.reset();
   uint64_t n_kept = 0, n_all = 0;
   for (const auto& tensor : model->weights.tensors()) {
     n_kept += tensor->there ? tensor->there->n_bytes() : 0;
@@ -243,7 +267,8 @@ Files files_of(const std::string& folder, std::initializer_list<const char*> nam
 }
 
 TEST(DeviceLoad, OrdinaryAndConvertedFolders) {
-  for (const char* folder : {"llama", "gemma3", "gptq", "gptq_order", "awq"}) {
+  for (const auto [folder, is_converted] :
+       {std::pair("llama", false), {"gemma3", false}, {"gptq", true}, {"gptq_order", true}, {"awq", true}}) {
     const Files files = files_of(folder, {"config.json", "model.safetensors"});
     const auto host = load_folder_files(files);
     ASSERT_TRUE(host) << host.error().message();
@@ -251,6 +276,11 @@ TEST(DeviceLoad, OrdinaryAndConvertedFolders) {
     const auto model = run_on(device, files, Loading::folder("m"));
     ASSERT_TRUE(model) << model.error().message();
     EXPECT_GT(expect_same(host->weights, model->weights), 4) << folder;
+    if (is_converted) {
+      EXPECT_FALSE(device.shapes) << "they change";
+    } else {
+      expect_seen(device, host->weights);
+    }
   }
 }
 
@@ -284,6 +314,7 @@ TEST(DeviceLoad, AFamilysChangesComeFirst) {
   const auto model = run_on(device, files, Loading::folder("m"), find);
   ASSERT_TRUE(model) << model.error().message();
   EXPECT_TRUE(model->weights.is_reworked());
+  EXPECT_FALSE(device.shapes) << "they change";
   EXPECT_GT(device.n_alive, 4);
   for (const auto& tensor : model->weights.tensors()) {
     if (tensor->there) EXPECT_EQ(rows_of(tensor->there.get()).bytes[5], 77) << tensor->name;
@@ -304,6 +335,7 @@ TEST(DeviceLoad, WhatIsOnItsWayIsBounded) {
   EXPECT_TRUE(rows_of(model->weights.find("large")->there.get()).bytes == bytes);
   EXPECT_TRUE(rows_of(model->weights.find("small.39")->there.get()).bytes == bytes.substr(0, 1 << 19));
   EXPECT_GE(device.n_pauses, 3);
+  expect_seen(device, model->weights);
   EXPECT_LE(memory_report().total.peak - before, 3 * kSentBytes) << "staging, a shared request, what stays";
 }
 

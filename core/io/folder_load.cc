@@ -81,6 +81,7 @@ LoadTask<Status> read_safetensors(Loading::State& state, std::string file, uint6
   SB_CO_TRY(const uint64_t n_head, safetensors_head_bytes(from.start.bytes(), size, from.label));
   SB_CO_OK(co_await extend_start(state, from, n_head).in(state));
   SB_CO_TRY(from.places, safetensors_parse_head(from.start.bytes().first(size_t(n_head)), size, from.label));
+  state.heads.add(from.label, from.places);
   const std::string label = from.label;
   auto take = [&](const TensorPlace& place, TensorBytes bytes) { return add_tensor(place, label, std::move(bytes), weights); };
   co_return co_await read_tensors(state, std::move(from), take).in(state);
@@ -109,6 +110,7 @@ LoadTask<Status> read_weights(Loading::State& state, WeightStore& weights) {
     }
   }
   for (const SizedFile& file : files) state.progress.total_bytes += file.size;
+  state.heads.n_files = files.size();
   for (const SizedFile& file : files) SB_CO_OK(co_await read_safetensors(state, file.name, file.size, weights).in(state));
   for (const auto& [name, tensors] : shards) {
     for (const std::string& tensor : tensors) {
@@ -148,6 +150,7 @@ LoadTask<Result<ModelFiles>> load_folder(Loading::State& state) {
   state.progress.phase = "tokenizer";
   const bool unread = state.shapes_only;
   SB_CO_TRY(std::optional<std::string> tokenizer, co_await read_text(state, "tokenizer.json", unread).in(state));
+  if (tokenizer && state.see_tokenizer) state.see_tokenizer(*tokenizer);
   SB_CO_TRY(Json tokenizer_config, co_await read_json(state, "tokenizer_config.json", unread).in(state));
   SB_CO_TRY(Json generation_config, co_await read_json(state, "generation_config.json", unread).in(state));
   SB_CO_TRY(std::optional<std::string> chat_template, co_await read_text(state, "chat_template.jinja", unread).in(state));
@@ -157,6 +160,12 @@ LoadTask<Result<ModelFiles>> load_folder(Loading::State& state) {
   WeightStore weights(state.file, Container::kFolder);
   const Config settings(Container::kFolder, label_of(state, "config.json"), std::move(config));
   const WeightRework rework = state.find_rework ? state.find_rework(settings) : nullptr;
+  if (state.see_shapes && !scheme && !rework) {
+    state.heads.see = [&] {
+      WeightStore shapes(state.file, Container::kFolder);
+      if (promised_weights(state, index, shapes)) state.see_shapes(files_without_texts(state, settings, std::move(shapes)));
+    };
+  }
   if (index) {
     SB_CO_OK(co_await read_quantised(state, *index, state.sets, weights).in(state));
   } else {

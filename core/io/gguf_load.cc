@@ -20,16 +20,24 @@ LoadTask<Result<ModelFiles>> load_gguf(Loading::State& state) {
     n_wanted = std::max(n_needed, 2 * from.start_bytes);
   }
   from.places = std::move(head.tensors);
+  const Config config(Container::kGguf, state.file, std::move(head.metadata));
+  auto into = [&](WeightStore& weights) {
+    return [&](const TensorPlace& place, TensorBytes bytes) { return add_tensor(place, state.file, std::move(bytes), weights); };
+  };
+  if (state.see_shapes) {
+    WeightStore shapes(state.file, Container::kGguf);
+    if (take_shapes(from.places, into(shapes))) state.see_shapes(files_without_texts(state, config, std::move(shapes)));
+  }
 
   state.progress.phase = "weights";
   WeightStore weights(state.file, Container::kGguf);
-  auto take = [&](const TensorPlace& place, TensorBytes bytes) { return add_tensor(place, state.file, std::move(bytes), weights); };
+  const auto take = into(weights);
   SB_CO_OK(co_await read_tensors(state, std::move(from), take).in(state));
   SB_CO_OK(co_await end_sending(state).in(state));
   state.progress.done_bytes = *size;
   co_return ModelFiles{.container = Container::kGguf,
                        .file = state.file,
-                       .config = Config(Container::kGguf, state.file, std::move(head.metadata)),
+                       .config = config,
                        .weights = std::move(weights),
                        .tokenizer_json = "",
                        .vocab = std::move(head.vocab),

@@ -33,6 +33,21 @@ namespace sb {
 template <class T>
 class LoadTask;
 
+/// The tensors of the files that a load has begun to read, by label. With the last file's, `see` hears of them.
+struct Heads {
+  size_t n_files = 0;
+  std::function<void()> see;  // or nobody
+  std::vector<std::pair<std::string, std::vector<TensorPlace>>> files;
+
+  void add(const std::string& label, const std::vector<TensorPlace>& places) {
+    if (!see) return;
+    files.emplace_back(label, places);
+    if (files.size() < n_files) return;
+    see();
+    files.clear();
+  }
+};
+
 struct Loading::State {
   std::string file;
   LoadTuning tuning;
@@ -44,6 +59,9 @@ struct Loading::State {
   std::set<std::string, std::less<>> refined;  // … and the matrices that have theirs
   Device* device = nullptr;                    // where matrices go, as long as they may
   FindRework find_rework = nullptr;
+  std::function<void(const std::string& json)> see_tokenizer;
+  SeeShapes see_shapes;
+  Heads heads;             // gathered for it
   Block sent;              // what is staged for the device: kept, and enlarged, until the load's end
   uint64_t n_sent = 0;     // its bytes
   uint64_t n_unasked = 0;  // bytes given to it since it was last asked how many are on their way
@@ -138,6 +156,8 @@ LoadTask<Status> extend_start(Loading::State& state, TensorFile& from, uint64_t 
 /// each tensor's bytes in order before it is taken.
 using SeeBytes = std::function<void(std::span<const std::byte> bytes)>;
 LoadTask<Status> read_tensors(Loading::State& state, TensorFile from, TakeTensor take, SeeBytes see = {});
+/// What read_tensors() does of a load of shapes.
+Status take_shapes(std::span<const TensorPlace> places, const TakeTensor& take);
 /// What most loads do with one: narrows 64-bit integers, checks the numbers.
 Status add_tensor(const TensorPlace& place, const std::string& label, TensorBytes bytes, WeightStore& weights);
 
@@ -168,6 +188,9 @@ LoadTask<Status> end_sending(Loading::State& state);
 /// co_await: waits until at most `most` bytes are on their way to the device. Errors: what has gone wrong there.
 LoadTask<Status> let_bring(Loading::State& state, uint64_t most);
 
+/// What a load brings home that is not about texts.
+ModelFiles files_without_texts(const Loading::State& state, Config config, WeightStore weights, std::optional<FolderIndex> index = {});
+
 /// A file of the folder as errors name it.
 std::string label_of(const Loading::State& state, const std::string& file);
 /// co_await: a whole text file, or nullopt when there is none or only its size is wanted; enters its size in the progress.
@@ -176,6 +199,8 @@ LoadTask<Result<std::optional<std::string>>> read_text(Loading::State& state, st
 LoadTask<Result<FolderIndex>> read_folder_index(Loading::State& state, PlaneSets sets);
 /// co_await: reads the shards of `sets`, and assembles. Errors: kHashMismatch and all that hostile shards may cause.
 LoadTask<Status> read_quantised(Loading::State& state, const FolderIndex& index, PlaneSets sets, WeightStore& weights);
+/// What the state's heads will have brought: tensors without their bytes. Errors: those of the load.
+Status promised_weights(const Loading::State& state, const std::optional<FolderIndex>& index, WeightStore& weights);
 
 LoadTask<Result<ModelFiles>> load_gguf(Loading::State& state);
 LoadTask<Result<ModelFiles>> load_folder(Loading::State& state);

@@ -60,11 +60,14 @@ Loading Loading::shapes(std::string file, Container container, PlaneSets sets) {
   return Loading(std::move(state));
 }
 
-void Loading::bring_to(Device& device, FindRework find_rework) {
+void Loading::bring_to(Device& device, FindRework find_rework, SeeShapes see_shapes) {
   if (!device.holds_weights()) return;
   state_->device = &device;
   state_->find_rework = find_rework;
+  if (!state_->shapes_only) state_->see_shapes = std::move(see_shapes);
 }
+
+void Loading::see_tokenizer(std::function<void(const std::string&)> see) { state_->see_tokenizer = std::move(see); }
 
 Result<ReadRequest> Loading::next() {
   State& s = *state_;
@@ -182,6 +185,27 @@ Result<Block> unread_block(const TensorPlace& place) {
 }
 
 }  // namespace
+
+Status take_shapes(std::span<const TensorPlace> places, const TakeTensor& take) {
+  for (const TensorPlace& place : places) {
+    SB_TRY(Block unread, unread_block(place));
+    SB_OK(take(place, std::move(unread)));
+  }
+  return {};
+}
+
+ModelFiles files_without_texts(const Loading::State& state, Config config, WeightStore weights, std::optional<FolderIndex> index) {
+  return ModelFiles{.container = config.container(),
+                    .file = state.file,
+                    .config = std::move(config),
+                    .weights = std::move(weights),
+                    .tokenizer_json = "",
+                    .vocab = std::nullopt,
+                    .chat_template = "",
+                    .tokenizer_config = nullptr,
+                    .generation_config = nullptr,
+                    .index = std::move(index)};
+}
 
 // A tensor alone is read straight into its Block. Neighbours that are small together share one request through a staging Block: a
 // model of 30 layers has hundreds of tensors, and each request may be a round trip.

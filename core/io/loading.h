@@ -4,6 +4,7 @@
 
 #include <coroutine>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <set>
@@ -75,6 +76,10 @@ using WeightRework = Status (*)(const Config& config, WeightStore& weights);
 /// That of a model; null where there is nothing to change.
 using FindRework = WeightRework (*)(const Config& config);
 
+/// Hears which tensors a load will bring home, as Loading::shapes has them, with the config and nothing else: as soon as they are known,
+/// before the bytes that are still to come.
+using SeeShapes = std::function<void(ModelFiles shapes)>;
+
 /// One model being loaded.
 class Loading {
  public:
@@ -90,8 +95,12 @@ class Loading {
   /// few numbers have a block of zeros, since opening a model looks at them; the other blocks are empty. For plans of memory.
   static Loading shapes(std::string file, Container container, PlaneSets sets = PlaneSets::kFull);
   /// Matrices go to the device's own memory as their bytes come, if it has some, and the host keeps none of them. Before the first next();
-  /// the device outlives the load. Through a staging block of at most kSentBytes, because every byte is checked on its way.
-  void bring_to(Device& device, FindRework find_rework = nullptr);
+  /// the device outlives the load. Through a staging block of at most kSentBytes, because every byte is checked on its way. `see_shapes`
+  /// is not called for models that are changed on the host first, nor where their shapes are not what the load will accept.
+  void bring_to(Device& device, FindRework find_rework = nullptr, SeeShapes see_shapes = nullptr);
+  /// `see` hears the text of tokenizer.json as soon as it has come; the text stays where it is until the load's files are let go. Before
+  /// the first next().
+  void see_tokenizer(std::function<void(const std::string& json)> see);
   Loading(Loading&&) noexcept;
   Loading& operator=(Loading&&) noexcept;
   ~Loading();

@@ -81,6 +81,7 @@ LoadTask<Status> read_shard(Loading::State& state, const ShardEntry& shard, Take
     co_return err(Code::kModelCorrupt, {{"file", from.label}, {"place", "byte 0"}, {"why", why}});
   }
   SB_CO_TRY(from.places, safetensors_parse_head(head, shard.n_bytes, from.label));
+  state.heads.add(from.label, from.places);
   if (state.shapes_only) co_return co_await read_tensors(state, std::move(from), std::move(pass)).in(state);
   ComponentGate gate(state, shard, from.label, std::move(pass));
   SB_CO_OK(gate.check(from.places));
@@ -101,6 +102,7 @@ LoadTask<Status> read_shards(Loading::State& state, const FolderIndex& index, bo
       if (!(shard.is_refinement ? with_refinement : with_base)) continue;
       const std::string label = label_of(state, shard.name);
       if (is_asking) {
+        ++state.heads.n_files;
         const std::optional<uint64_t> size = co_await ask_size(state, shard.name);
         if (!size) co_return err(Code::kFileMissing, {{"file", label}});
         if (*size < shard.n_bytes) co_return err(Code::kModelTruncated, {{"file", label}, {"size", *size}, {"needed", shard.n_bytes}});
@@ -124,17 +126,9 @@ TakeFrom into(WeightStore& weights) {
 }
 
 /// Of a load that is about a folder's bytes, not its model.
-ModelFiles files_of(Loading::State& state, WeightStore weights, FolderIndex index) {
-  return ModelFiles{.container = Container::kFolder,
-                    .file = state.file,
-                    .config = Config(Container::kFolder, label_of(state, "config.json"), Json::object()),
-                    .weights = std::move(weights),
-                    .tokenizer_json = "",
-                    .vocab = std::nullopt,
-                    .chat_template = "",
-                    .tokenizer_config = nullptr,
-                    .generation_config = nullptr,
-                    .index = std::move(index)};
+ModelFiles files_of(const Loading::State& state, WeightStore weights, FolderIndex index) {
+  return files_without_texts(state, Config(Container::kFolder, label_of(state, "config.json"), Json::object()), std::move(weights),
+                             std::move(index));
 }
 
 }  // namespace
@@ -151,6 +145,16 @@ LoadTask<Result<FolderIndex>> read_folder_index(Loading::State& state, PlaneSets
 LoadTask<Status> read_quantised(Loading::State& state, const FolderIndex& index, PlaneSets sets, WeightStore& weights) {
   SB_CO_OK(co_await read_shards(state, index, true, sets == PlaneSets::kFull, into(weights)).in(state));
   co_return assemble_matrices(index, weights, sets);
+}
+
+Status promised_weights(const Loading::State& state, const std::optional<FolderIndex>& index, WeightStore& weights) {
+  const FolderIndex none;
+  PieceJoiner joiner(index ? *index : none, false, into(weights));
+  for (const auto& [label, places] : state.heads.files) {
+    auto take = [&](const TensorPlace& place, TensorBytes bytes) { return joiner.take(label, place, std::move(bytes)); };
+    SB_OK(take_shapes(places, take));
+  }
+  return index ? assemble_matrices(*index, weights, state.sets) : Status();
 }
 
 LoadTask<Result<ModelFiles>> load_refinement(Loading::State& state) {

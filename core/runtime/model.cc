@@ -6,6 +6,7 @@
 
 #include "formats/planes.h"
 #include "io/plane_store.h"
+#include "runtime/session.h"
 #include "runtime/tokenizer_file.h"
 
 namespace sb {
@@ -31,7 +32,19 @@ int64_t session_context(const DecoderShape& shape, int64_t wanted) {
   return std::min(shape.context, wanted > 0 ? wanted : kDefaultContext);
 }
 
-Result<std::unique_ptr<Model>> Model::open(ModelFiles files, std::shared_ptr<Device> device, int64_t context) {
+void prepare_passes(ModelFiles shapes, Device& device) {
+  const Family* family = nullptr;
+  const Result<std::unique_ptr<ModelGraph>> graph = open_model(shapes.config, shapes.weights, &family);
+  if (!graph) return;
+  for (const int64_t n : prefill_buckets()) {
+    Plan plan(n);
+    (*graph)->build(plan, {n, Pass::Logits::kLast, false});
+    if (plan.finish()) device.prepare(plan, true);
+  }
+}
+
+Result<std::unique_ptr<Model>> Model::open(ModelFiles files, std::shared_ptr<Device> device, int64_t context,
+                                           std::optional<Result<Tokenizer>> made) {
   std::unique_ptr<Model> model(new Model);
   Model& m = *model;
   m.files_ = std::make_unique<ModelFiles>(std::move(files));
@@ -66,7 +79,7 @@ Result<std::unique_ptr<Model>> Model::open(ModelFiles files, std::shared_ptr<Dev
     m.tokenizer_ = std::move(*tokenizer);
     f.vocab.reset();
   } else if (!f.tokenizer_json.empty()) {
-    auto tokenizer = Tokenizer::from_json(f.tokenizer_json);
+    auto tokenizer = made ? *std::move(made) : Tokenizer::from_json(f.tokenizer_json);
     if (!tokenizer) return err(tokenizer.error().with({"file", f.file}));
     m.tokenizer_ = std::move(*tokenizer);
     f.tokenizer_json = {};
@@ -166,7 +179,7 @@ Status Model::fall_back(const Error& why) {
 Loading Model::reload() const {
   const PlaneSets sets = planes() == std::string_view("base") ? PlaneSets::kBase : PlaneSets::kFull;
   Loading loading = files_->container == Container::kGguf ? Loading::gguf(files_->file) : Loading::folder(files_->file, {}, sets);
-  loading.bring_to(*device_, find_rework);
+  loading.bring_to(*device_, find_rework, [this](ModelFiles shapes) { prepare_passes(std::move(shapes), *device_); });
   return loading;
 }
 

@@ -29,11 +29,16 @@ struct WeightReport {
   double bpw = 0, bpw_linears = 0, bpw_embedding = 0;
 };
 
+/// Lets the device begin what a model's passes will take, once its shapes are known and while its weights come (Loading::bring_to). What is
+/// wrong with the model shows when it opens.
+void prepare_passes(ModelFiles shapes, Device& device);
+
 class Model {
  public:
   /// Takes what a load brought home. `context` bounds its sessions (tokens; 0: the model's own limit, at most 4096).
-  /// Errors: those of the family, the tokenizer and the template; kOpUnsupported.
-  static Result<std::unique_ptr<Model>> open(ModelFiles files, std::shared_ptr<Device> device, int64_t context);
+  /// `tokenizer`: what was made of its tokenizer.json already. Errors: those of the family, the tokenizer and the template; kOpUnsupported.
+  static Result<std::unique_ptr<Model>> open(ModelFiles files, std::shared_ptr<Device> device, int64_t context,
+                                             std::optional<Result<Tokenizer>> tokenizer = {});
 
   Device& device() { return *device_; }
 

@@ -1,8 +1,22 @@
 #include "runtime/tokenizer_file.h"
 
+#include <utility>
+
 #include "io/gguf.h"
 
 namespace sb {
+
+void TokenizerBeside::begin(const std::string& json) {
+  constexpr size_t kFewBytes = 1 << 16;  // made sooner than handed over
+  if (json.size() < kFewBytes) return;
+  work_ = [this, text = std::string_view(json)] { made_ = Tokenizer::from_json(text); };
+  device_->begin(work_);
+}
+
+std::optional<Result<Tokenizer>> TokenizerBeside::take() {
+  device_->finish();
+  return std::exchange(made_, std::nullopt);
+}
 
 GgufVocab vocab_of(GgufVocabFields f) {
   GgufVocab v;

@@ -1,15 +1,18 @@
 // A GPU that goes when it is told to: `node --import lose_gpu.mjs`, also in the workers that the engine starts. Over the real one (Dawn).
-// A test says by gpuLoser() after how many calls of which kind the device that is open then is destroyed.
+// A test says by gpuLoser() after how many calls of which kind the device that is open then is destroyed. With SUBBYTE_TEST_HARD_GPU in the
+// environment of a worker its GPU does not say that it is a program.
 import { BroadcastChannel, isMainThread } from 'node:worker_threads';
 
 const CHANNEL = 'subbyte-lose-gpu';
 
 let plan = null; // {call, after, times = 1, isGone}: a device goes after so many of these calls, and so do its successors; isGone: there is none
 let left = 0;
+const calls = {}; // how many of each there were
 const gone = new WeakSet();
 
 /** Before the call that is to be the last. */
 function count(device, call) {
+  calls[call] = (calls[call] ?? 0) + 1;
   if (!plan || plan.call !== call || left < 0 || gone.has(device) || --left >= 0) return;
   gone.add(device);
   device.destroy();
@@ -33,7 +36,8 @@ async function losable() {
       if (plan?.isGone && left < 0) return null;
       const adapter = await real.requestAdapter(options);
       if (!adapter) return null;
-      const { features, limits, info } = adapter;
+      const { features, limits } = adapter;
+      const info = process.env.SUBBYTE_TEST_HARD_GPU ? { vendor: '', architecture: '', device: '', description: 'a GPU' } : adapter.info;
       const requestDevice = async (wanted) => {
         const device = await adapter.requestDevice(wanted);
         const createBuffer = device.createBuffer.bind(device);
@@ -42,7 +46,7 @@ async function losable() {
           counted(device, buffer, 'getMappedRange');
           return buffer;
         };
-        for (const call of ['createComputePipeline', 'createBindGroup', 'createBuffer']) counted(device, device, call);
+        for (const call of ['createComputePipeline', 'createComputePipelineAsync', 'createBindGroup', 'createBuffer']) counted(device, device, call);
         for (const call of ['submit', 'writeBuffer']) counted(device, device.queue, call);
         return device;
       };
@@ -54,6 +58,7 @@ async function losable() {
 if (!isMainThread) {
   const channel = new BroadcastChannel(CHANNEL);
   channel.onmessage = ({ data }) => {
+    if (data.asks) channel.postMessage({ calls });
     if (!data.plan) return;
     plan = { times: 1, ...data.plan };
     left = plan.after;
@@ -66,16 +71,26 @@ if (!isMainThread) {
   });
 }
 
-/** Tells workers: lose({call, after, times, isGone}) resolves when one has heard it; it counts from then on. */
+/** Tells workers: lose({call, after, times, isGone}) resolves when one has heard it; it counts from then on. calls() asks one how many calls
+ * there were. */
 export function gpuLoser() {
   const channel = new BroadcastChannel(CHANNEL);
   let heard = () => {};
-  channel.onmessage = ({ data }) => data.heard && heard();
+  let told = () => {};
+  channel.onmessage = ({ data }) => {
+    if (data.heard) heard();
+    if (data.calls) told(data.calls);
+  };
   return {
     lose: (what) =>
       new Promise((resolve) => {
         heard = resolve;
         channel.postMessage({ plan: what });
+      }),
+    calls: () =>
+      new Promise((resolve) => {
+        told = resolve;
+        channel.postMessage({ asks: true });
       }),
     close: () => channel.close(),
   };

@@ -181,6 +181,8 @@ class CpuDevice final : public Device {
   }
 
   int n_threads() const override { return pool_.size(); }
+  void begin(std::function<void()>& work) override { pool_.begin(work); }
+  void finish() override { pool_.finish(); }
   Result<std::unique_ptr<Device>> twin(int n_threads) const override { return std::make_unique<CpuDevice>(table_, n_threads, is_exact_); }
 
   Result<std::unique_ptr<Program>> compile(std::unique_ptr<Plan> plan) override {

@@ -51,6 +51,8 @@ void gpu_write(GpuId buffer, double offset, const void* from, uint32_t n) SB_GPU
 /// Written bytes that the GPU has not taken yet: copies of them lie somewhere on the way. 0 natively. Whoever writes much asks, and so lets
 /// what was written since the last question go; a page's host calls again after written().
 double gpu_writing(void) SB_GPU_IMPORT(gpu_writing);
+/// Begins to compile what gpu_pipeline() will be asked for, beside other work; natively it does nothing.
+void gpu_prepare(const char* wgsl, uint32_t n) SB_GPU_IMPORT(gpu_prepare);
 /// A compute pipeline of WGSL text whose entry is `main` and whose first line, a comment, names it, with one bind group of automatic
 /// layout.
 GpuId gpu_pipeline(const char* wgsl, uint32_t n) SB_GPU_IMPORT(gpu_pipeline);

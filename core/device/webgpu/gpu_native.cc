@@ -300,6 +300,8 @@ void gpu_write(GpuId buffer, double offset, const void* from, uint32_t n) {
 }
 double gpu_writing(void) { return 0; }
 
+void gpu_prepare(const char*, uint32_t) {}
+
 GpuId gpu_pipeline(const char* wgsl, uint32_t n) {
   Gpu& g = gpu();
   WGPUShaderSourceWGSL source = WGPU_SHADER_SOURCE_WGSL_INIT;
@@ -444,6 +446,7 @@ GpuId gpu_buffer(double, uint32_t) { return 0; }
 void gpu_buffer_free(GpuId) {}
 void gpu_write(GpuId, double, const void*, uint32_t) {}
 double gpu_writing(void) { return 0; }
+void gpu_prepare(const char*, uint32_t) {}
 GpuId gpu_pipeline(const char*, uint32_t) { return 0; }
 GpuId gpu_bind(GpuId, const GpuBinding*, uint32_t) { return 0; }
 void gpu_bind_free(GpuId) {}

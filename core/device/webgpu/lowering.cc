@@ -1,6 +1,5 @@
 #include "device/webgpu/lowering.h"
 
-#include "base/hash.h"
 #include "device/webgpu/lowering_walk.h"
 
 namespace sb {
@@ -14,12 +13,12 @@ Result<GpuLowered> lower_to_gpu(const Plan& plan, GpuWeights& weights, bool half
   return lowered;
 }
 
-std::vector<uint64_t> gpu_texts(const Plan& plan, bool half) {
-  const Result<GpuLowered> lowered = Lowering(plan, half, {}, nullptr, nullptr).run();
-  std::vector<uint64_t> hashes;
-  if (!lowered) return hashes;
-  for (const GpuStep& step : lowered->steps) hashes.push_back(hash_of(step.text));
-  return hashes;
+std::vector<std::string> gpu_texts(const Plan& plan, bool half) {
+  Result<GpuLowered> lowered = Lowering(plan, half, {}, nullptr, nullptr).run();
+  std::vector<std::string> texts;
+  if (!lowered) return texts;
+  for (GpuStep& step : lowered->steps) texts.push_back(std::move(step.text));
+  return texts;
 }
 
 GpuSize gpu_size(const Plan& plan) {

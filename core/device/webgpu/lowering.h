@@ -56,8 +56,8 @@ struct GpuLowered {
 
 /// `half`: the cache's elements. Errors: kOpUnsupported, kMemoryExhausted.
 Result<GpuLowered> lower_to_gpu(const Plan& plan, GpuWeights& weights, bool half);
-/// Of each text that a plan's steps have, a hash. Reads no weight.
-std::vector<uint64_t> gpu_texts(const Plan& plan, bool half);
+/// The texts of a plan's steps. Reads no weight.
+std::vector<std::string> gpu_texts(const Plan& plan, bool half);
 /// What a plan takes. Reads no weight; a matrix in several pieces has more steps than are counted.
 struct GpuSize {
   uint64_t arena_words = 0, n_steps = 0;

@@ -7,6 +7,7 @@
 #include <deque>
 #include <map>
 
+#include "base/hash.h"
 #include "base/host.h"
 #include "base/json.h"
 #include "device/webgpu/gpu.h"
@@ -39,7 +40,8 @@ bool is_software(const OrderedJson& info) {
   std::ranges::transform(names, names.begin(), [](unsigned char c) { return char(std::tolower(c)); });
   return std::ranges::any_of(kSoftwareGpus, [&](const char* name) { return names.find(name) != std::string::npos; });
 }
-constexpr uint64_t kStepBytes = 256;  // of the scalars of a step
+constexpr uint64_t kStepBytes = 256;                              // of the scalars of a step
+constexpr const char *kLikeliest = "argmax", *kDrawn = "sample";  // kernels that choose a token
 
 std::string text_of(uint32_t (*from)(char*, uint32_t)) {
   std::string text(1024, '\0');
@@ -325,7 +327,19 @@ class WebgpuDevice final : public Device {
     return n_bytes;
   }
 
-  std::vector<uint64_t> kernels(const Plan& plan, bool half) const override { return gpu_texts(plan, half); }
+  std::vector<uint64_t> kernels(const Plan& plan, bool half) const override {
+    std::vector<uint64_t> hashes;
+    for (const std::string& text : gpu_texts(plan, half)) hashes.push_back(hash_of(text));
+    return hashes;
+  }
+  void prepare(const Plan& plan, bool half) override {
+    if (info_["software"].get<bool>()) return;  // it would compile on the cores that load
+    std::vector<std::string> texts = gpu_texts(plan, half);
+    for (const char* kernel : {kLikeliest, kDrawn}) texts.push_back(choice_text(kernel));
+    for (const std::string& text : texts) {
+      if (pipelines_.try_emplace(text, 0).second) gpu_prepare(text.data(), uint32_t(text.size()));
+    }
+  }
 
   int n_choices() const override { return int(kMostAhead); }
   int32_t long_position() const override { return kSplitFrom + 80; }
@@ -556,18 +570,19 @@ class WebgpuDevice final : public Device {
                                  bits(draw.mark)};
     const bool is_drawn = draw.temperature > 0;
     if (is_drawn || !v.likeliest.bind) v.params.write(at, std::span<const uint32_t>(params));
-    add_choice(v, v.likeliest, "argmax", at, commands);
-    if (is_drawn) add_choice(v, v.drawn, "sample", at, commands);
+    add_choice(v, v.likeliest, kLikeliest, at, commands);
+    if (is_drawn) add_choice(v, v.drawn, kDrawn, at, commands);
     const uint32_t slot = next_slot_++ % kMostAhead;
     enter_read(slot, 4);
     commands.insert(commands.end(), {uint32_t(GpuCommand::kRead), arena_.id(), kGpuChoiceAt * 4, 4, slot});
     choices_.push_back(slot);
   }
-  void add_choice(GpuVariant& v, GpuVariant::Choice& choice, const std::string& kernel, uint32_t params_at,
-                  std::vector<uint32_t>& commands) {
+  static std::string choice_text(const std::string& kernel) {
+    return "// " + kernel + "\n" + wgsl("prelude") + wgsl("access4") + wgsl(kernel, {{"$KEEP", std::string(kKeepLayout)}});
+  }
+  void add_choice(GpuVariant& v, GpuVariant::Choice& choice, const char* kernel, uint32_t params_at, std::vector<uint32_t>& commands) {
     if (!choice.bind) {
-      choice.pipeline =
-          pipeline("// " + kernel + "\n" + wgsl("prelude") + wgsl("access4") + wgsl(kernel, {{"$KEEP", std::string(kKeepLayout)}}));
+      choice.pipeline = pipeline(choice_text(kernel));
       const GpuBinding bindings[] = {
           {step_.id(), 0, 16}, {v.params.id(), params_at, kParamsBytes}, {arena_.id(), 0, 0}, {weights_.vectors().id(), 0, 0}};
       choice.bind = gpu_bind(choice.pipeline, bindings, 4);
@@ -585,7 +600,7 @@ class WebgpuDevice final : public Device {
   GpuWeights weights_;
   GpuBuffer arena_, step_;
   std::array<uint64_t, kGpuSlots> read_bytes_{};
-  std::map<std::string, GpuId> pipelines_;                  // by their text
+  std::map<std::string, GpuId> pipelines_;                  // by their text; 0: prepared
   std::shared_ptr<std::vector<GpuProgram::Read>> reading_;  // outputs on their way
   size_t n_read_ = 0;
   std::deque<uint32_t> choices_;  // slots, oldest first

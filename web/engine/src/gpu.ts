@@ -86,6 +86,8 @@ export class Gpu {
   #error = '';
   readonly #buffers = new Numbered<GPUBuffer>();
   #pipelines = new Numbered<GPUComputePipeline>();
+  #prepared = new Map<string, GPUComputePipeline>(); // by text: compiled, and not asked for yet
+  readonly #preparing = new Set<Promise<void>>();
   #last = new Uint32Array(); // the last list with dispatches
   readonly #binds = new Numbered<GPUBindGroup>();
   readonly #reads = new Map<number, Read>();
@@ -142,6 +144,7 @@ export class Gpu {
     }
     this.#last = new Uint32Array();
     this.#pipelines = new Numbered(); // buffers and bind groups are freed by who has them
+    this.#prepared = new Map();
     for (const read of this.#reads.values()) this.#free(read.buffer);
     this.#reads.clear();
     this.#error = '';
@@ -237,6 +240,11 @@ export class Gpu {
     if (this.#nWriting) await new Promise<void>((resolve) => this.#onWritten.push(resolve));
   }
 
+  /** Resolves when everything that gpu_prepare has begun is compiled. */
+  async prepared(): Promise<void> {
+    await Promise.all(this.#preparing);
+  }
+
   /** Gives everything back; resolves when nothing is awaited any more: Node's WebGPU ends a process whose promises are left open. */
   async destroy(): Promise<void> {
     const opened = this.#opened;
@@ -245,7 +253,7 @@ export class Gpu {
     this.#isClosed = true;
     opened?.device.destroy();
     this.#answer();
-    await this.#told;
+    await Promise.all([this.#told, this.prepared()]);
   }
 
   /** What a module imports, by gpu.h's names; `bytes` is its memory as it is now. */
@@ -275,6 +283,7 @@ export class Gpu {
         this.#nFresh += n!;
       },
       gpu_writing: () => this.#writing(),
+      gpu_prepare: (wgsl, n) => this.#prepare(decoder.decode(unshared(wgsl!, n!))),
       gpu_pipeline: (wgsl, n) => this.#pipeline(decoder.decode(unshared(wgsl!, n!))),
       gpu_bind: (pipeline, bindings, n) => this.#bind(pipeline!, words(bindings!, n! * BINDING_WORDS)),
       gpu_bind_free: (id) => void (id && this.#binds.take(id)),
@@ -356,12 +365,25 @@ export class Gpu {
     return result;
   }
 
+  #describePipeline(code: string): GPUComputePipelineDescriptor {
+    const label = code.slice(0, code.indexOf('\n')).replace(/^\/\/ */, '');
+    return { label, layout: 'auto', compute: { module: this.#device.createShaderModule({ code }), entryPoint: 'main' } };
+  }
+
+  #prepare(code: string): void {
+    const prepared = this.#prepared; // of this opening
+    const work = this.#scoped('validation', '', () => this.#device.createComputePipelineAsync(this.#describePipeline(code))).then(
+      (pipeline) => void prepared.set(code, pipeline),
+      () => {}, // #pipeline makes it then, and hears what is wrong
+    );
+    this.#preparing.add(work);
+    void work.then(() => this.#preparing.delete(work));
+  }
+
   #pipeline(code: string): number {
-    return this.#scoped('validation', '', () => {
-      const module = this.#device.createShaderModule({ code });
-      const label = code.slice(0, code.indexOf('\n')).replace(/^\/\/ */, '');
-      return this.#pipelines.add(this.#device.createComputePipeline({ label, layout: 'auto', compute: { module, entryPoint: 'main' } }));
-    });
+    const prepared = this.#prepared.get(code);
+    this.#prepared.delete(code);
+    return this.#pipelines.add(prepared ?? this.#scoped('validation', '', () => this.#device.createComputePipeline(this.#describePipeline(code))));
   }
 
   #bind(pipeline: number, words: Uint32Array): number {

@@ -170,6 +170,7 @@ async function bringOnce<T>(core: Core, { begin, open, abort, tell, isRefinement
         core.check('sb_load_bytes', load, BigInt(n));
       }
     }
+    await core.gpu.prepared();
     const complete = load;
     load = 0; // used up, also when this fails
     const value = finish(complete);

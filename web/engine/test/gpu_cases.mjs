@@ -26,9 +26,9 @@ export class Caller {
     const length = this.sb[name](0, 4096);
     return new TextDecoder().decode(this.memory.slice(0, Math.min(length, 4096)));
   }
-  pipeline(wgsl) {
+  pipeline(wgsl, call = 'gpu_pipeline') {
     const utf8 = new TextEncoder().encode(wgsl);
-    return this.sb.gpu_pipeline(this.put(utf8), utf8.length);
+    return this.sb[call](this.put(utf8), utf8.length);
   }
   write(buffer, words, offset = 0) {
     const bytes = Uint32Array.from(words);
@@ -246,6 +246,35 @@ export const gpuCases = {
     });
   },
 
+  async 'what was prepared is compiled by then, and once'(t) {
+    await withGpu(t, async (core, device) => {
+      const made = [];
+      for (const call of ['createComputePipeline', 'createComputePipelineAsync']) {
+        const real = device[call].bind(device);
+        device[call] = (about) => (made.push(call), real(about));
+      }
+      await core.gpu.prepared(); // nothing is under way
+      core.pipeline(TRIPLE_PLUS, 'gpu_prepare');
+      await core.gpu.prepared();
+      const pipeline = core.pipeline(TRIPLE_PLUS);
+      t.check.equal(String(made), 'createComputePipelineAsync');
+      const x = core.buffer([5, 5, 5, 5]);
+      core.submit([DISPATCH, pipeline, core.bind(pipeline, [x, 0, 16], [core.buffer([1, 0, 0, 0], USE.uniform), 0, 16]), 1, 1, 1], [READ, x, 0, 16, 0]);
+      t.check.equal(String(await core.came(0, 4)), '16,16,16,16');
+      t.check.equal(core.text('gpu_error'), '');
+      // What is asked for sooner than it is ready is made at once.
+      core.pipeline(`${TRIPLE_PLUS} // another`, 'gpu_prepare');
+      t.check.ok(core.pipeline(`${TRIPLE_PLUS} // another`) > 0);
+      t.check.equal(made.at(-1), 'createComputePipeline');
+      await core.gpu.prepared();
+      core.pipeline('@compute @workgroup_size(1) fn main() { nonsense(); }', 'gpu_prepare');
+      await core.gpu.prepared();
+      core.submit([READ, x, 0, 16, 0]);
+      await core.came(0, 4);
+      t.check.ok(/^invalid: ./.test(core.text('gpu_error')), 'what is wrong is told');
+    });
+  },
+
   async 'a buffer that is too large is none, or the driver says that there is no memory'(t) {
     await withGpu(t, async (core, device) => {
       const most = device.limits.maxBufferSize;
@@ -308,6 +337,18 @@ export const gpuCases = {
       core.submit([DISPATCH, pipeline, bind, 1, 1, 1], [READ, y, 0, 16, 0]);
       t.check.equal(await core.came(0, 4), -1);
       core.sb.gpu_buffer_free(y);
+    });
+  },
+
+  async 'a device that goes between a read that has come and its taking'(t) {
+    await withGpu(t, async (core, device) => {
+      const x = core.buffer([1, 2, 3, 4]);
+      core.submit([READ, x, 0, 16, 0]);
+      await core.gpu.answered();
+      device.destroy();
+      t.check.equal(core.take(0, 4), 0, 'not any more');
+      t.check.equal(await core.came(0, 4), -1);
+      t.check.ok(core.text('gpu_error').startsWith('lost: '), 'it is lost');
     });
   },
 

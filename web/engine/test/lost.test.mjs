@@ -121,6 +121,24 @@ if (!process.env[INSIDE]) {
     return whole.get(key);
   };
 
+  test('a load has compiled all that an answer takes, beside its bytes', async () => {
+    process.env.SUBBYTE_TEST_HARD_GPU = '1';
+    try {
+      await withModel({}, async (model, answer) => {
+        assert.equal(model.info.selfCheck.checked, model.info.selfCheck.kernels);
+        const { ids } = await answer(GREEDY);
+        await answer(SEEDED);
+        const { createComputePipeline = 0, createComputePipelineAsync } = await loser.calls();
+        assert.equal(createComputePipeline, 0, 'waited for');
+        assert.ok(createComputePipelineAsync > 10, `${createComputePipelineAsync} prepared`);
+        delete process.env.SUBBYTE_TEST_HARD_GPU;
+        assert.deepEqual(ids, await answerOf('llama', GREEDY));
+      });
+    } finally {
+      delete process.env.SUBBYTE_TEST_HARD_GPU;
+    }
+  });
+
   test('while it loads', async () => {
     const want = await answerOf('llama', GREEDY);
     for (const load of [{ call: 'writeBuffer', after: 5 }, { call: 'submit', after: 2 }]) {
