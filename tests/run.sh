@@ -88,7 +88,8 @@ fi
 if wants web; then
   need_packages $all_browser_packages
   build_native subbyte || failed+=("build release")  # the page's default model is made by it
-  shelf "web engine" node --test --test-concurrency=1 web/engine/test/
+  # Two files at a time: browsers wait for pages while software GPUs compile.
+  shelf "web engine" node --test --test-concurrency=2 web/engine/test/
   shelf "web page" node --test --test-concurrency=1 tests/web/
 fi
 if wants_any asan fuzz; then
