@@ -150,7 +150,8 @@ LoadTask<Result<ModelFiles>> load_folder(Loading::State& state) {
   state.progress.phase = "tokenizer";
   const bool unread = state.shapes_only;
   SB_CO_TRY(std::optional<std::string> tokenizer, co_await read_text(state, "tokenizer.json", unread).in(state));
-  if (tokenizer && state.see_tokenizer) state.see_tokenizer(*tokenizer);
+  if (tokenizer) state.tokenizer_json = *std::move(tokenizer);
+  if (tokenizer && state.see_tokenizer) state.see_tokenizer(state.tokenizer_json);
   SB_CO_TRY(Json tokenizer_config, co_await read_json(state, "tokenizer_config.json", unread).in(state));
   SB_CO_TRY(Json generation_config, co_await read_json(state, "generation_config.json", unread).in(state));
   SB_CO_TRY(std::optional<std::string> chat_template, co_await read_text(state, "chat_template.jinja", unread).in(state));
@@ -183,7 +184,7 @@ LoadTask<Result<ModelFiles>> load_folder(Loading::State& state) {
                        .file = state.file,
                        .config = settings,
                        .weights = std::move(weights),
-                       .tokenizer_json = std::move(tokenizer).value_or(""),
+                       .tokenizer_json = std::move(state.tokenizer_json),
                        .vocab = std::nullopt,
                        .chat_template = *std::move(chat_template),
                        .tokenizer_config = std::move(tokenizer_config),

@@ -60,6 +60,7 @@ struct Loading::State {
   Device* device = nullptr;                    // where matrices go, as long as they may
   FindRework find_rework = nullptr;
   std::function<void(const std::string& json)> see_tokenizer;
+  std::string tokenizer_json;  // here, since who sees it may read on when the load has failed
   SeeShapes see_shapes;
   Heads heads;             // gathered for it
   Block sent;              // what is staged for the device: kept, and enlarged, until the load's end
