@@ -11,11 +11,18 @@ shelves=("$@")
 wants() { local s; for s in "${shelves[@]}"; do [ "$s" = "$1" ] && return 0; done; return 1; }
 wants_any() { local s; for s in "$@"; do wants "$s" && return 0; done; return 1; }
 failed=()
-# shelf NAME COMMAND…: runs it, remembers a failure, says how long it took.
+logs="$(mktemp -d)"
+trap 'rm -rf "$logs"' EXIT
+# shelf NAME COMMAND…: runs it, remembers a failure and its last lines, says how long it took.
 shelf() {
-  local name="$1" begin=$SECONDS; shift
+  local name="$1" begin=$SECONDS log="$logs/log"; shift
   say "== $name"
-  if "$@"; then say "== $name: passed in $((SECONDS - begin)) s"; else say "== $name: FAILED after $((SECONDS - begin)) s"; failed+=("$name"); fi
+  if "$@" 2>&1 | tee "$log"; then
+    say "== $name: passed in $((SECONDS - begin)) s"
+  else
+    say "== $name: FAILED after $((SECONDS - begin)) s"
+    failed+=("$name"); { echo "-- the end of $name"; tail -n 12 "$log"; } >>"$logs/ends"
+  fi
 }
 
 ctests() { ctest --test-dir "build/$1" --output-on-failure -j "$jobs" -L "^($2)\$" "${@:3}" --no-tests=error; }
@@ -111,6 +118,7 @@ if wants tsan; then
 fi
 
 if [ ${#failed[@]} -gt 0 ]; then
+  [ -f "$logs/ends" ] && cat "$logs/ends"  # a shelf that failed an hour ago has scrolled away
   printf 'FAILED: %s\n' "${failed[@]}"
   exit 1
 fi
