@@ -5,69 +5,51 @@
 import { spawn } from 'node:child_process';
 import { writeSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { setFlagsFromString } from 'node:v8';
 import { isMainThread } from 'node:worker_threads';
 import { fileURLToPath } from 'node:url';
 
-import { prepareNodeGpu } from '../../web/harness/gpu.mjs';
+import { nodeEngine } from '../../web/harness/node_engine.mjs';
+import { offerGpu, watchedGpu } from '../../web/harness/watched_gpu.mjs';
 import { spread } from '../peers/statistics.mjs';
 
 const here = fileURLToPath(import.meta.url);
 const MARK = 'subbyte-start ';
 
-/** In a worker: a GPU whose pipelines and writes are timed; without `ahead` nothing is compiled before it is asked for. */
-async function watchedGpu(isAhead) {
-  const { create } = await import('../../web/node_modules/webgpu/index.js');
-  const real = create([]);
+/** Times a device's pipelines and writes; without `isAhead` nothing is compiled before it is asked for. */
+function watch(device, isAhead) {
   const seen = { sync: 0, sync_ms: 0, ahead: 0, ahead_begin: Infinity, ahead_end: 0, write_begin: Infinity, write_end: 0, bytes: 0 };
-  return {
-    wgslLanguageFeatures: real.wgslLanguageFeatures,
-    async requestAdapter(options) {
-      const adapter = await real.requestAdapter(options);
-      if (!adapter) return null;
-      const { features, limits, info } = adapter;
-      const requestDevice = async (wanted) => {
-        const device = await adapter.requestDevice(wanted);
-        const { createComputePipeline, createComputePipelineAsync, destroy } = device;
-        device.createComputePipeline = (about) => {
-          const begin = performance.now();
-          const pipeline = createComputePipeline.call(device, about);
-          seen.sync++;
-          seen.sync_ms += performance.now() - begin;
-          return pipeline;
-        };
-        device.createComputePipelineAsync = async (about) => {
-          if (!isAhead) throw new Error('not before it is asked for');
-          seen.ahead++;
-          seen.ahead_begin = Math.min(seen.ahead_begin, performance.now());
-          const pipeline = await createComputePipelineAsync.call(device, about);
-          seen.ahead_end = performance.now();
-          return pipeline;
-        };
-        const { queue } = device;
-        const { writeBuffer } = queue;
-        queue.writeBuffer = (buffer, offset, bytes) => {
-          seen.write_begin = Math.min(seen.write_begin, performance.now());
-          writeBuffer.call(queue, buffer, offset, bytes);
-          if (bytes.byteLength < 4096) return; // a step's parameters
-          seen.write_end = performance.now();
-          seen.bytes += bytes.byteLength;
-        };
-        device.destroy = () => {
-          writeSync(2, `${MARK}${JSON.stringify(seen)}\n`);
-          destroy.call(device);
-        };
-        return device;
-      };
-      return { features, limits, info, keep: real, requestDevice };
-    },
+  const { createComputePipeline, createComputePipelineAsync, destroy, queue } = device;
+  device.createComputePipeline = (about) => {
+    const begin = performance.now();
+    const pipeline = createComputePipeline.call(device, about);
+    seen.sync++;
+    seen.sync_ms += performance.now() - begin;
+    return pipeline;
+  };
+  device.createComputePipelineAsync = async (about) => {
+    if (!isAhead) throw new Error('not before it is asked for');
+    seen.ahead++;
+    seen.ahead_begin = Math.min(seen.ahead_begin, performance.now());
+    const pipeline = await createComputePipelineAsync.call(device, about);
+    seen.ahead_end = performance.now();
+    return pipeline;
+  };
+  const { writeBuffer } = queue;
+  queue.writeBuffer = (buffer, offset, bytes) => {
+    seen.write_begin = Math.min(seen.write_begin, performance.now());
+    writeBuffer.call(queue, buffer, offset, bytes);
+    if (bytes.byteLength < 4096) return; // a step's parameters
+    seen.write_end = performance.now();
+    seen.bytes += bytes.byteLength;
+  };
+  device.destroy = () => {
+    writeSync(2, `${MARK}${JSON.stringify(seen)}\n`);
+    destroy.call(device);
   };
 }
 
 async function child(folder, nPrompt) {
-  prepareNodeGpu();
-  if (Number(process.versions.node.split('.')[0]) < 22) setFlagsFromString('--experimental-wasm-relaxed-simd');
-  const { Engine } = await import('../../web/engine/dist/node.js');
+  const { Engine } = await nodeEngine({ device: 'webgpu' });
   const begin = performance.now();
   const engine = await Engine.create({ device: 'webgpu', fallback: false });
   const created = performance.now();
@@ -98,8 +80,8 @@ async function start(folder, nPrompt, isAhead) {
 }
 
 if (!isMainThread) {
-  const value = await watchedGpu(process.env.SUBBYTE_BENCH_AHEAD === '1');
-  Object.defineProperty(globalThis.navigator ?? (globalThis.navigator = {}), 'gpu', { value });
+  const { create } = await import('../../web/node_modules/webgpu/index.js');
+  offerGpu(watchedGpu(create([]), (device) => watch(device, process.env.SUBBYTE_BENCH_AHEAD === '1')));
 } else if (process.argv[1] === here) {
   const text = { type: 'string' };
   const { values, positionals } = parseArgs({ allowPositionals: true, options: { rounds: { ...text, default: '5' }, prompt: { ...text, default: '20' }, child: { type: 'boolean', default: false } } });

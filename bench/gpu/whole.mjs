@@ -4,9 +4,8 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { setFlagsFromString } from 'node:v8';
 
-import { prepareNodeGpu } from '../../web/harness/gpu.mjs';
+import { nodeEngine } from '../../web/harness/node_engine.mjs';
 import { spread } from '../peers/statistics.mjs';
 import { plainMatmulMs } from './plain_matmul.mjs';
 import { openDevice, streamRate } from './stream.mjs';
@@ -21,9 +20,7 @@ if (!folder || !existsSync(join(folder, 'subbyte.index.json'))) {
   process.stderr.write('usage: whole.mjs FOLDER [--prompt N] [--tokens N] [--repeats N] [--sampling JSON] [--profile] [--plain]\n(FOLDER: a quantised model, or one of random_model.mjs; JSON: options of generate, such as {"temperature":0.8,"topP":0.9})\n');
   process.exit(2);
 }
-prepareNodeGpu();
-if (Number(process.versions.node.split('.')[0]) < 22) setFlagsFromString('--experimental-wasm-relaxed-simd');
-const { Engine } = await import('../../web/engine/dist/node.js');
+const { Engine } = await nodeEngine({ device: 'webgpu' });
 const engine = await Engine.create({ device: 'webgpu', fallback: false });
 const begin = performance.now();
 const model = await engine.load(folder, { cache: 'off', planes: 'base' });

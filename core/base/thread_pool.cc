@@ -108,8 +108,7 @@ void ThreadPool::run_erased(Call call, void* context) {
 void ThreadPool::begin_erased(Call call, void* context) {
   if (n_threads_ == 1) return call(context, 1);
   finish();
-  is_begun_ = true;
-  before_ = state_->done.load();
+  begun_ = state_->done.load();
   state_->call = call;
   state_->context = context;
   state_->n_running.store(n_threads_ - 1, std::memory_order_relaxed);
@@ -117,8 +116,8 @@ void ThreadPool::begin_erased(Call call, void* context) {
 }
 
 void ThreadPool::finish() {
-  if (is_begun_) state_->done.wait_while(before_);
-  is_begun_ = false;
+  if (begun_) state_->done.wait_while(*begun_);
+  begun_.reset();
 }
 
 #ifndef __wasm__

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <type_traits>
 
 namespace sb {
@@ -59,9 +60,8 @@ class ThreadPool {
   void begin_erased(Call call, void* context);
 
   int n_threads_ = 1;
-  State* state_ = nullptr;  // null while there is only the caller
-  bool is_begun_ = false;
-  uint32_t before_ = 0;  // what was begun: state_->done
+  State* state_ = nullptr;         // null while there is only the caller
+  std::optional<uint32_t> begun_;  // state_->done before what was begun
 };
 
 /// Meeting point of all threads inside one run(): wait() returns in every thread once `n_threads` have called it. Reusable at once.

@@ -28,6 +28,8 @@ struct sb_load {
   std::optional<sb::ModelFiles> shapes = {};  // once asked for
   sb::Model::MakeDevice make_other = {};
   std::unique_ptr<sb::TokenizerBeside> tokenizer = {};  // goes first: it reads what the load has brought
+
+  std::optional<sb::Result<sb::Tokenizer>> take_tokenizer() { return tokenizer ? tokenizer->take() : std::nullopt; }
 };
 struct sb_tokenizer {
   const sb::Tokenizer* tokenizer;

@@ -46,14 +46,15 @@ Result<TextIds> text_ids(const Model& model, std::string_view text) {
   return out;
 }
 
-Result<std::unique_ptr<FolderQuantizer>> open_quantizer(sb_engine& engine, ModelFiles files, std::string_view text, const Options& options,
-                                                        Scratch* scratch, std::unique_ptr<Model>& model) {
+Result<std::unique_ptr<FolderQuantizer>> open_quantizer(sb_engine& engine, ModelFiles files, std::optional<Result<Tokenizer>> tokenizer,
+                                                        std::string_view text, const Options& options, Scratch* scratch,
+                                                        std::unique_ptr<Model>& model) {
   Json config = {{"quant_method", "subbyte"}, {"version", 1}};
   // Opening turns GPT-2's matrices to [N, K], which is how GGUF has them: the folder says so.
   if (files.config.architecture() == "gpt2") config["gguf_conventions"] = true;
   FolderSource source;
   SB_TRY(source.texts, folder_texts(files, config));
-  SB_TRY(model, Model::open(std::move(files), engine.device, 0));
+  SB_TRY(model, Model::open(std::move(files), engine.device, 0, std::move(tokenizer)));
   source.graph = &model->graph();
   source.weights = &model->weights();
   SB_TRY(const TextIds calibration, text_ids(*model, text));
@@ -107,7 +108,8 @@ sb_quantizer* sb_quantizer_create(sb_engine* engine, sb_load* load, const char* 
   if (!files) return failed_null(files.error());
   auto out = std::make_unique<sb_quantizer>();
   if (scratch) out->scratch = *scratch;
-  auto quantizer = open_quantizer(*engine, std::move(*files), {text, size_t(n_bytes)}, *options, scratch ? out.get() : nullptr, out->model);
+  auto quantizer = open_quantizer(*engine, std::move(*files), load->take_tokenizer(), {text, size_t(n_bytes)}, *options,
+                                  scratch ? out.get() : nullptr, out->model);
   if (!quantizer) return failed_null(quantizer.error());
   out->quantizer = std::move(*quantizer);
   return out.release();

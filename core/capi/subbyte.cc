@@ -160,8 +160,7 @@ sb_load* sb_load_create(sb_engine* engine, const char* options_json) {
     return failed_null(Error(Code::kOptionInvalid, {{"option", "container"}, {"value", kind}, {"expected", "gguf, folder or verify"}}));
   if (kind == "verify") return new sb_load{engine->device, Loading::verify(name), 0, {}, {}};
   const auto bringing = [&](Loading loading) {
-    Device& device = *engine->device;  // which the load holds
-    loading.bring_to(device, find_rework, [&device](ModelFiles shapes) { prepare_passes(std::move(shapes), device); });
+    bring_model_to(loading, *engine->device);  // which the handle holds
     return loading;
   };
   const PlaneSets sets = options->text("planes") == "base" ? PlaneSets::kBase : PlaneSets::kFull;
@@ -220,7 +219,7 @@ sb_model* sb_load_finish(sb_load* load) {
   }
   auto files = load->loading.finish();
   if (!files) return failed_null(files.error());
-  auto model = Model::open(std::move(*files), load->device, load->context, load->tokenizer ? load->tokenizer->take() : std::nullopt);
+  auto model = Model::open(std::move(*files), load->device, load->context, load->take_tokenizer());
   if (!model) return failed_null(model.error());
   (*model)->falls_back_to(std::move(load->make_other));
   sb_model* out = new sb_model{std::move(*model), {}, {}, {}};

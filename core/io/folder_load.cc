@@ -150,8 +150,10 @@ LoadTask<Result<ModelFiles>> load_folder(Loading::State& state) {
   state.progress.phase = "tokenizer";
   const bool unread = state.shapes_only;
   SB_CO_TRY(std::optional<std::string> tokenizer, co_await read_text(state, "tokenizer.json", unread).in(state));
-  if (tokenizer) state.tokenizer_json = *std::move(tokenizer);
-  if (tokenizer && state.see_tokenizer) state.see_tokenizer(state.tokenizer_json);
+  if (tokenizer) {
+    state.tokenizer_json = *std::move(tokenizer);
+    if (state.see_tokenizer) state.see_tokenizer(state.tokenizer_json);
+  }
   SB_CO_TRY(Json tokenizer_config, co_await read_json(state, "tokenizer_config.json", unread).in(state));
   SB_CO_TRY(Json generation_config, co_await read_json(state, "generation_config.json", unread).in(state));
   SB_CO_TRY(std::optional<std::string> chat_template, co_await read_text(state, "chat_template.jinja", unread).in(state));
@@ -162,10 +164,7 @@ LoadTask<Result<ModelFiles>> load_folder(Loading::State& state) {
   const Config settings(Container::kFolder, label_of(state, "config.json"), std::move(config));
   const WeightRework rework = state.find_rework ? state.find_rework(settings) : nullptr;
   if (state.see_shapes && !scheme && !rework) {
-    state.heads.see = [&] {
-      WeightStore shapes(state.file, Container::kFolder);
-      if (promised_weights(state, index, shapes)) state.see_shapes(files_without_texts(state, settings, std::move(shapes)));
-    };
+    state.heads.see = [&] { show_shapes(state, settings, index); };
   }
   if (index) {
     SB_CO_OK(co_await read_quantised(state, *index, state.sets, weights).in(state));
@@ -180,16 +179,12 @@ LoadTask<Result<ModelFiles>> load_folder(Loading::State& state) {
   if (rework && state.device && !state.shapes_only) SB_CO_OK(rework(settings, weights));
   if ((scheme || rework) && state.device && !state.shapes_only) SB_CO_OK(co_await send_matrices(state, weights).in(state));
   SB_CO_OK(co_await end_sending(state).in(state));
-  co_return ModelFiles{.container = Container::kFolder,
-                       .file = state.file,
-                       .config = settings,
-                       .weights = std::move(weights),
-                       .tokenizer_json = std::move(state.tokenizer_json),
-                       .vocab = std::nullopt,
-                       .chat_template = *std::move(chat_template),
-                       .tokenizer_config = std::move(tokenizer_config),
-                       .generation_config = std::move(generation_config),
-                       .index = std::move(index)};
+  ModelFiles files = files_without_texts(state, settings, std::move(weights), std::move(index));
+  files.tokenizer_json = std::move(state.tokenizer_json);
+  files.chat_template = *std::move(chat_template);
+  files.tokenizer_config = std::move(tokenizer_config);
+  files.generation_config = std::move(generation_config);
+  co_return std::move(files);
 }
 
 }  // namespace sb

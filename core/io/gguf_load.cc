@@ -21,29 +21,19 @@ LoadTask<Result<ModelFiles>> load_gguf(Loading::State& state) {
   }
   from.places = std::move(head.tensors);
   const Config config(Container::kGguf, state.file, std::move(head.metadata));
-  auto into = [&](WeightStore& weights) {
-    return [&](const TensorPlace& place, TensorBytes bytes) { return add_tensor(place, state.file, std::move(bytes), weights); };
-  };
-  if (state.see_shapes) {
-    WeightStore shapes(state.file, Container::kGguf);
-    if (take_shapes(from.places, into(shapes))) state.see_shapes(files_without_texts(state, config, std::move(shapes)));
-  }
+  if (state.see_shapes) state.heads = {.n_files = 1, .see = [&] { show_shapes(state, config, std::nullopt); }, .files = {}};
+  state.heads.add(from.label, from.places);
 
   state.progress.phase = "weights";
   WeightStore weights(state.file, Container::kGguf);
-  const auto take = into(weights);
+  auto take = [&](const TensorPlace& place, TensorBytes bytes) { return add_tensor(place, state.file, std::move(bytes), weights); };
   SB_CO_OK(co_await read_tensors(state, std::move(from), take).in(state));
   SB_CO_OK(co_await end_sending(state).in(state));
   state.progress.done_bytes = *size;
-  co_return ModelFiles{.container = Container::kGguf,
-                       .file = state.file,
-                       .config = config,
-                       .weights = std::move(weights),
-                       .tokenizer_json = "",
-                       .vocab = std::move(head.vocab),
-                       .chat_template = std::move(head.chat_template),
-                       .tokenizer_config = nullptr,
-                       .generation_config = nullptr};
+  ModelFiles files = files_without_texts(state, config, std::move(weights));
+  files.vocab = std::move(head.vocab);
+  files.chat_template = std::move(head.chat_template);
+  co_return std::move(files);
 }
 
 }  // namespace sb

@@ -200,8 +200,8 @@ LoadTask<Result<std::optional<std::string>>> read_text(Loading::State& state, st
 LoadTask<Result<FolderIndex>> read_folder_index(Loading::State& state, PlaneSets sets);
 /// co_await: reads the shards of `sets`, and assembles. Errors: kHashMismatch and all that hostile shards may cause.
 LoadTask<Status> read_quantised(Loading::State& state, const FolderIndex& index, PlaneSets sets, WeightStore& weights);
-/// What the state's heads will have brought: tensors without their bytes. Errors: those of the load.
-Status promised_weights(const Loading::State& state, const std::optional<FolderIndex>& index, WeightStore& weights);
+/// Shows see_shapes what the state's heads promise, unless the load will refuse it.
+void show_shapes(const Loading::State& state, const Config& config, const std::optional<FolderIndex>& index);
 
 LoadTask<Result<ModelFiles>> load_gguf(Loading::State& state);
 LoadTask<Result<ModelFiles>> load_folder(Loading::State& state);

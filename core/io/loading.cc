@@ -177,18 +177,10 @@ bool is_small(const Shape& shape, uint64_t n_bytes) {
   return shape.rank() < 2 || n_bytes <= kFewBytes;
 }
 
-namespace {
-
-/// Zeros for what opening a model looks at.
-Result<Block> unread_block(const TensorPlace& place) {
-  return Block::take(Tag::kWeights, is_small(place.shape, place.n_bytes) ? place.n_bytes : 0);
-}
-
-}  // namespace
-
 Status take_shapes(std::span<const TensorPlace> places, const TakeTensor& take) {
   for (const TensorPlace& place : places) {
-    SB_TRY(Block unread, unread_block(place));
+    // Zeros for what opening a model looks at.
+    SB_TRY(Block unread, Block::take(Tag::kWeights, is_small(place.shape, place.n_bytes) ? place.n_bytes : 0));
     SB_OK(take(place, std::move(unread)));
   }
   return {};
@@ -250,8 +242,7 @@ LoadTask<Status> read_tensors(Loading::State& state, TensorFile from, TakeTensor
       if (end > known_offset + known_bytes && is_sent(state, place))
         state.n_sent = std::max(state.n_sent, std::min(place.n_bytes, kSentBytes));
       state.stages(n_staged);
-      SB_CO_TRY(Block unread, unread_block(place));
-      SB_CO_OK(take(place, std::move(unread)));
+      SB_CO_OK(take_shapes({&place, 1}, take));
       continue;
     }
     const KnownBytes come{known.bytes().first(size_t(known_bytes)), known_offset};

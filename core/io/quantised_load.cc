@@ -147,14 +147,16 @@ LoadTask<Status> read_quantised(Loading::State& state, const FolderIndex& index,
   co_return assemble_matrices(index, weights, sets);
 }
 
-Status promised_weights(const Loading::State& state, const std::optional<FolderIndex>& index, WeightStore& weights) {
+void show_shapes(const Loading::State& state, const Config& config, const std::optional<FolderIndex>& index) {
+  WeightStore shapes(state.file, config.container());
   const FolderIndex none;
-  PieceJoiner joiner(index ? *index : none, false, into(weights));
+  PieceJoiner joiner(index ? *index : none, false, into(shapes));
   for (const auto& [label, places] : state.heads.files) {
     auto take = [&](const TensorPlace& place, TensorBytes bytes) { return joiner.take(label, place, std::move(bytes)); };
-    SB_OK(take_shapes(places, take));
+    if (!take_shapes(places, take)) return;
   }
-  return index ? assemble_matrices(*index, weights, state.sets) : Status();
+  if (index && !assemble_matrices(*index, shapes, state.sets)) return;
+  state.see_shapes(files_without_texts(state, config, std::move(shapes)));
 }
 
 LoadTask<Result<ModelFiles>> load_refinement(Loading::State& state) {

@@ -174,6 +174,25 @@ TEST(Folder, WhatMayBeMissingAndWhatMayNot) {
   EXPECT_EQ(load_folder_files(files).error().code(), Code::kModelCorrupt);
 }
 
+// It may be read beside the load, which is told late or never that the load is over.
+TEST(Folder, TheTokenizersTextStaysWhereItIs) {
+  for (const bool is_cut : {false, true}) {
+    Files files = small_folder();
+    const std::string text(100'000, 'x');
+    files["tokenizer.json"] = text;
+    if (is_cut) files["model.safetensors"].resize(files["model.safetensors"].size() - 1);
+    Loading loading = Loading::folder("m");
+    std::string_view seen;
+    loading.see_tokenizer([&](const std::string& json) { seen = json; });
+    bool has_failed = false;
+    Host host{.files = files, .on_error = [&] { has_failed = seen == text; }};
+    const auto model = *host.run(std::move(loading));
+    EXPECT_EQ(has_failed, is_cut);
+    EXPECT_EQ(model.has_value(), !is_cut);
+    if (model) EXPECT_EQ(seen.data(), model->tokenizer_json.data());
+  }
+}
+
 Files sharded_folder(std::string_view index) {
   Files files = small_folder();
   files.erase("model.safetensors");

@@ -146,6 +146,7 @@ struct Host {
   std::string broken_promise = {};
   std::map<std::string, uint64_t> read_until = {};
   std::function<void()> on_pause = {};  // what waits for a device
+  std::function<void()> on_error = {};  // while the load is still there
 
   /// nullopt when abandoned.
   std::optional<Result<ModelFiles>> run(Loading loading) {
@@ -153,6 +154,7 @@ struct Host {
       Result<ReadRequest> wanted = loading.next();
       if (!wanted) {
         if (loading.next().has_value() || loading.finish().has_value()) broken_promise = "an error that does not last";
+        if (on_error) on_error();
         return err(wanted.error());
       }
       auto file = files.find(wanted->file);

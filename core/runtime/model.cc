@@ -32,15 +32,18 @@ int64_t session_context(const DecoderShape& shape, int64_t wanted) {
   return std::min(shape.context, wanted > 0 ? wanted : kDefaultContext);
 }
 
-void prepare_passes(ModelFiles shapes, Device& device) {
-  const Family* family = nullptr;
-  const Result<std::unique_ptr<ModelGraph>> graph = open_model(shapes.config, shapes.weights, &family);
-  if (!graph) return;
-  for (const int64_t n : prefill_buckets()) {
-    Plan plan(n);
-    (*graph)->build(plan, {n, Pass::Logits::kLast, false});
-    if (plan.finish()) device.prepare(plan, true);
-  }
+void bring_model_to(Loading& loading, Device& device) {
+  loading.bring_to(device, find_rework, [&device](ModelFiles shapes) {
+    // What is wrong with the model shows when it opens.
+    const Family* family = nullptr;
+    const Result<std::unique_ptr<ModelGraph>> graph = open_model(shapes.config, shapes.weights, &family);
+    if (!graph) return;
+    for (const int64_t n : prefill_buckets()) {
+      Plan plan(n);
+      (*graph)->build(plan, {n, Pass::Logits::kLast, false});
+      if (plan.finish()) device.prepare(plan, true);
+    }
+  });
 }
 
 Result<std::unique_ptr<Model>> Model::open(ModelFiles files, std::shared_ptr<Device> device, int64_t context,
@@ -179,7 +182,7 @@ Status Model::fall_back(const Error& why) {
 Loading Model::reload() const {
   const PlaneSets sets = planes() == std::string_view("base") ? PlaneSets::kBase : PlaneSets::kFull;
   Loading loading = files_->container == Container::kGguf ? Loading::gguf(files_->file) : Loading::folder(files_->file, {}, sets);
-  loading.bring_to(*device_, find_rework, [this](ModelFiles shapes) { prepare_passes(std::move(shapes), *device_); });
+  bring_model_to(loading, *device_);
   return loading;
 }
 

@@ -29,9 +29,9 @@ struct WeightReport {
   double bpw = 0, bpw_linears = 0, bpw_embedding = 0;
 };
 
-/// Lets the device begin what a model's passes will take, once its shapes are known and while its weights come (Loading::bring_to). What is
-/// wrong with the model shows when it opens.
-void prepare_passes(ModelFiles shapes, Device& device);
+/// Brings a load's matrices to the device, which begins what the model's passes will take while they come. Before the load's first next();
+/// the device outlives it.
+void bring_model_to(Loading& loading, Device& device);
 
 class Model {
  public:

@@ -1,23 +1,16 @@
 // Where a job runs: here in Node, or in a browser on a page of our own. Both give the same events, in order, until {over}.
 import { dirname, join, resolve } from 'node:path';
-import { fileURLToPath, pathToFileURL } from 'node:url';
-import { setFlagsFromString } from 'node:v8';
+import { fileURLToPath } from 'node:url';
 
 import { startBrowser } from './browser.mjs';
-import { prepareNodeGpu } from './gpu.mjs';
+import { nodeEngine } from './node_engine.mjs';
 import { serve } from './serve.mjs';
+
+export { nodeEngine };
 
 export const harness = dirname(fileURLToPath(import.meta.url));
 export const engineDist = join(harness, '../engine/dist');
 export const backends = ['node', 'chromium', 'firefox', 'webkit'];
-
-/** The package as built, for Node, and a driver for `device` "webgpu". Node 20 has relaxed SIMD behind a flag, which may be set as long as nothing has been compiled. */
-export async function nodeEngine({ device } = {}) {
-  if (device === 'webgpu') prepareNodeGpu();
-  const major = Number(process.versions.node.split('.')[0]);
-  if (major < 22) setFlagsFromString('--experimental-wasm-relaxed-simd');
-  return import(pathToFileURL(join(engineDist, 'node.js')).href);
-}
 
 /** The harness page in a browser: evaluate() reaches window.SubbyteEngine. Close both when done. */
 export async function openHarness(name, { mounts = {}, serverOptions = {}, browserOptions = {} } = {}) {

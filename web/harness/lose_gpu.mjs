@@ -3,6 +3,8 @@
 // environment of a worker its GPU does not say that it is a program.
 import { BroadcastChannel, isMainThread } from 'node:worker_threads';
 
+import { offerGpu, watchedGpu } from './watched_gpu.mjs';
+
 const CHANNEL = 'subbyte-lose-gpu';
 
 let plan = null; // {call, after, times = 1, isGone}: a device goes after so many of these calls, and so do its successors; isGone: there is none
@@ -27,32 +29,15 @@ const counted = (device, object, call) => {
   };
 };
 
-async function losable() {
-  const { create } = await import('webgpu');
-  const real = create([]);
-  return {
-    wgslLanguageFeatures: real.wgslLanguageFeatures,
-    async requestAdapter(options) {
-      if (plan?.isGone && left < 0) return null;
-      const adapter = await real.requestAdapter(options);
-      if (!adapter) return null;
-      const { features, limits } = adapter;
-      const info = process.env.SUBBYTE_TEST_HARD_GPU ? { vendor: '', architecture: '', device: '', description: 'a GPU' } : adapter.info;
-      const requestDevice = async (wanted) => {
-        const device = await adapter.requestDevice(wanted);
-        const createBuffer = device.createBuffer.bind(device);
-        device.createBuffer = (about) => {
-          const buffer = createBuffer(about);
-          counted(device, buffer, 'getMappedRange');
-          return buffer;
-        };
-        for (const call of ['createComputePipeline', 'createComputePipelineAsync', 'createBindGroup', 'createBuffer']) counted(device, device, call);
-        for (const call of ['submit', 'writeBuffer']) counted(device, device.queue, call);
-        return device;
-      };
-      return { features, limits, info, keep: real, requestDevice };
-    },
+function makeLosable(device) {
+  const createBuffer = device.createBuffer.bind(device);
+  device.createBuffer = (about) => {
+    const buffer = createBuffer(about);
+    counted(device, buffer, 'getMappedRange');
+    return buffer;
   };
+  for (const call of ['createComputePipeline', 'createComputePipelineAsync', 'createBindGroup', 'createBuffer']) counted(device, device, call);
+  for (const call of ['submit', 'writeBuffer']) counted(device, device.queue, call);
 }
 
 if (!isMainThread) {
@@ -65,10 +50,10 @@ if (!isMainThread) {
     channel.postMessage({ heard: true });
   };
   channel.unref();
-  const gpu = losable();
-  Object.defineProperty(globalThis.navigator ?? (globalThis.navigator = {}), 'gpu', {
-    value: { requestAdapter: async (options) => (await gpu).requestAdapter(options), wgslLanguageFeatures: new Set() },
-  });
+  const { create } = await import('webgpu');
+  const told = process.env.SUBBYTE_TEST_HARD_GPU ? { vendor: '', architecture: '', device: '', description: 'a GPU' } : undefined;
+  const gpu = watchedGpu(create([]), makeLosable, told);
+  offerGpu({ requestAdapter: async (options) => (plan?.isGone && left < 0 ? null : gpu.requestAdapter(options)), wgslLanguageFeatures: new Set() });
 }
 
 /** Tells workers: lose({call, after, times, isGone}) resolves when one has heard it; it counts from then on. calls() asks one how many calls

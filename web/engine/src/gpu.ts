@@ -37,7 +37,12 @@ interface Timed extends StepTime {
   binds: GPUBindGroup[];
 }
 
-export const NO_ADAPTER = 'there is no adapter: this machine has no GPU that WebGPU may use';
+/** The fastest adapter. Rejects where there is none. */
+export async function findAdapter(gpu: GPU): Promise<GPUAdapter> {
+  const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' });
+  if (!adapter) throw new Error('there is no adapter: this machine has no GPU that WebGPU may use');
+  return adapter;
+}
 
 /** Objects by number; 0 is none. */
 class Numbered<T> {
@@ -106,8 +111,7 @@ export class Gpu {
     try {
       this.#state = 'opening';
       const gpu = await find();
-      const adapter = await gpu.requestAdapter({ powerPreference: 'high-performance' });
-      if (!adapter) throw new Error(NO_ADAPTER);
+      const adapter = await findAdapter(gpu);
       const requiredFeatures = FEATURES.filter((name) => adapter.features.has(name));
       const requiredLimits = Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]]));
       const device = await adapter.requestDevice({ requiredFeatures, requiredLimits });

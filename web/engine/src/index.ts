@@ -2,7 +2,7 @@
 import './dispose.ts';
 import { EngineBase, isFolderPath, type Host, type OpenTarget } from './engine.ts';
 import { failure, reasonOf } from './errors.ts';
-import { NO_ADAPTER } from './gpu.ts';
+import { findAdapter } from './gpu.ts';
 import type { FromWorker, WorkerPort } from './messages.ts';
 import { INDEX_FILE } from './shards.ts';
 import { tune } from './tuning.ts';
@@ -58,11 +58,7 @@ function pageHost(options: EngineOptions): Host {
 // Asked here, because an engine that finds no GPU has started a worker and a build for nothing; what a GPU is worth, the core says.
 async function whyNoGpu(): Promise<string> {
   if (!navigator.gpu) return 'this browser has no WebGPU, or has it switched off';
-  try {
-    return (await navigator.gpu.requestAdapter({ powerPreference: 'high-performance' })) ? '' : NO_ADAPTER;
-  } catch (error) {
-    return reasonOf(error);
-  }
+  return findAdapter(navigator.gpu).then(() => '', reasonOf);
 }
 
 const UNDO_TIMES = 20;

@@ -1,6 +1,7 @@
 // src/gpu.ts alone, without the core: what gpu.h promises, in Node and in pages. Each gets { Gpu, find, isShared, check }: `find` gives the
 // machine's GPU, `isShared` says whether the memory that the functions read is shared between threads.
 
+import { watchedGpu } from '../../harness/watched_gpu.mjs';
 import { caught } from './case_tools.mjs';
 
 const USE = { storage: 0, uniform: 1 };
@@ -63,19 +64,7 @@ export class Caller {
 export async function withGpu({ Gpu, find, isShared }, work) {
   const gpu = new Gpu();
   let device;
-  await gpu.open(async () => {
-    const real = await find();
-    // The same, but it lets the device be seen.
-    return {
-      wgslLanguageFeatures: real.wgslLanguageFeatures,
-      async requestAdapter(options) {
-        const adapter = await real.requestAdapter(options);
-        if (!adapter) return null;
-        const { features, limits, info } = adapter;
-        return { features, limits, info, keep: real, requestDevice: async (wanted) => (device = await adapter.requestDevice(wanted)) };
-      },
-    };
-  });
+  await gpu.open(async () => watchedGpu(await find(), (opened) => (device = opened)));
   try {
     await work(new Caller(gpu, isShared), device);
   } finally {
