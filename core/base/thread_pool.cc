@@ -9,6 +9,13 @@
 #include <thread>
 #include <vector>
 #endif
+#ifdef __linux__
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <climits>
+#endif
 
 namespace sb {
 namespace {
@@ -38,6 +45,11 @@ void unpark_all(std::atomic<uint32_t>& word) { wasm_notify(&word, ~0u); }
 #elif defined(__wasm__)
 void park(std::atomic<uint32_t>&, uint32_t) { host_fatal("a build without threads waits for one"); }
 void unpark_all(std::atomic<uint32_t>&) {}
+#elif defined(__linux__)
+// Not std::atomic's: libstdc++'s gives the core away (sched_yield) before it sleeps, and beside a busy process that costs a time slice.
+static_assert(std::atomic<uint32_t>::is_always_lock_free && sizeof(std::atomic<uint32_t>) == 4);
+void park(std::atomic<uint32_t>& word, uint32_t old) { syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, old, nullptr, nullptr, 0); }
+void unpark_all(std::atomic<uint32_t>& word) { syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0); }
 #else
 void park(std::atomic<uint32_t>& word, uint32_t old) { word.wait(old, std::memory_order_acquire); }
 void unpark_all(std::atomic<uint32_t>& word) { word.notify_all(); }
@@ -78,8 +90,9 @@ struct ThreadPool::State {
   std::atomic<bool> is_over{false};
   std::atomic<int> n_threads{1};
   alignas(64) WaitWord job;                        // advances when there is something to do
-  alignas(64) std::atomic<int> n_running{0};       // workers that still owe an answer
-  alignas(64) WaitWord done;                       // advances when the last of them gives it
+  alignas(64) std::atomic<int> n_open{0};          // calls that nobody has taken: the numbers 1 … n_open
+  alignas(64) std::atomic<int> n_owed{0};          // calls from number 1 on that have not returned
+  alignas(64) WaitWord done;                       // advances when the last of them has
   alignas(64) std::atomic<uint32_t> n_arrived{0};  // WebAssembly: workers that have come in
 #ifndef __wasm__
   std::vector<std::thread> threads;
@@ -92,32 +105,45 @@ struct ThreadPool::State {
       seen = job.load();
       if (is_over.load(std::memory_order_acquire)) return;
       if (thread >= n_threads.load(std::memory_order_relaxed)) continue;  // came too late to be counted in
-      call(context, thread);
-      if (n_running.fetch_sub(1, std::memory_order_acq_rel) == 1) done.advance();
+      take_all();
+    }
+  }
+
+  // Makes the calls that nobody else takes. `call` and `context` stay what they are while a call that was taken is owed.
+  void take_all() {
+    for (int n = n_open.load(std::memory_order_acquire); n > 0;) {
+      if (!n_open.compare_exchange_weak(n, n - 1, std::memory_order_acq_rel)) continue;
+      call(context, n);
+      if (n_owed.fetch_sub(1, std::memory_order_acq_rel) == 1) done.advance();
+      n = n_open.load(std::memory_order_acquire);
     }
   }
 };
 
 void ThreadPool::run_erased(Call call, void* context) {
-  if (n_threads_ == 1) return call(context, 0);
-  begin_erased(call, context);
+  if (n_threads_ > 1) begin_erased(call, context, n_threads_ - 1);
   call(context, 0);
   finish();
 }
 
-void ThreadPool::begin_erased(Call call, void* context) {
+void ThreadPool::begin_erased(Call call, void* context, int n_calls) {
   if (n_threads_ == 1) return call(context, 1);
   finish();
-  begun_ = state_->done.load();
   state_->call = call;
   state_->context = context;
-  state_->n_running.store(n_threads_ - 1, std::memory_order_relaxed);
+  state_->n_owed.store(n_calls, std::memory_order_relaxed);
+  state_->n_open.store(n_calls, std::memory_order_release);
   state_->job.advance();
 }
 
 void ThreadPool::finish() {
-  if (begun_) state_->done.wait_while(*begun_);
-  begun_.reset();
+  if (!state_) return;
+  state_->take_all();
+  for (;;) {
+    const uint32_t done = state_->done.load();
+    if (state_->n_owed.load(std::memory_order_acquire) == 0) return;
+    state_->done.wait_while(done);
+  }
 }
 
 #ifndef __wasm__

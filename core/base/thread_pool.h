@@ -4,8 +4,8 @@
 
 #include <atomic>
 #include <cstdint>
-#include <optional>
 #include <type_traits>
+#include <vector>
 
 namespace sb {
 
@@ -34,34 +34,86 @@ class ThreadPool {
 
   int size() const { return n_threads_; }
 
-  /// Calls fn(0) here and fn(1) … fn(size() - 1) on the workers, all at once; returns when every call has returned. What was written
-  /// before is visible to the calls, and what they wrote is visible after. Not to be called from within a call, nor by two threads.
+  /// Calls fn(0) here and fn(1) … fn(size() - 1) on the workers, all at once; returns when every call has returned. A call that no worker
+  /// has taken when fn(0) returns is made here: nobody waits for a thread that has nothing to do. What was written before is visible to
+  /// the calls, and what they wrote is visible after. Not to be called from within a call, nor by two threads.
   template <class Fn>
   void run(Fn&& fn) {
     using Plain = std::remove_reference_t<Fn>;
-    run_erased([](void* context, int thread) { (*static_cast<Plain*>(context))(thread); },
-               const_cast<void*>(static_cast<const void*>(&fn)));
+    run_erased([](void* context, int call) { (*static_cast<Plain*>(context))(call); }, const_cast<void*>(static_cast<const void*>(&fn)));
   }
 
   /// Calls fn() on a worker while the caller goes on; in a pool of one, here and now. What was written before is visible to it. `fn` lives
   /// until finish(), and a run() finishes it first. One at a time.
   template <class Fn>
   void begin(Fn& fn) {
-    begin_erased([](void* context, int thread) { thread == 1 ? (*static_cast<Fn*>(context))() : void(); }, &fn);
+    begin_erased([](void* context, int) { (*static_cast<Fn*>(context))(); }, &fn, 1);
   }
-  /// Returns when what was begun has returned, if anything; what it wrote is visible then.
+  /// Returns when what was begun has returned, if anything; what it wrote is visible then. Calls it where no worker has come to it.
   void finish();
 
   struct State;
 
  private:
-  using Call = void (*)(void* context, int thread);
+  using Call = void (*)(void* context, int call);
   void run_erased(Call call, void* context);
-  void begin_erased(Call call, void* context);
+  void begin_erased(Call call, void* context, int n_calls);
 
   int n_threads_ = 1;
-  State* state_ = nullptr;         // null while there is only the caller
-  std::optional<uint32_t> begun_;  // state_->done before what was begun
+  State* state_ = nullptr;  // null while there is only the caller
+};
+
+/// The tasks of a run() in stages: the next begins when all tasks of one are done. Each thread has tasks of its own, so that what they read
+/// stays near its core, and takes the others' that have not been begun: one that the system has set aside holds up only what it is at.
+class Stages {
+ public:
+  explicit Stages(int n_threads) : taken_(size_t(n_threads)) {}
+
+  /// In one thread, before the run().
+  void begin() { first_ = over_.load(); }
+
+  /// In each call of the run(), `thread` its number: calls task(stage, i, owner) for all stages, every i below n_tasks(stage) and every
+  /// owner below n_threads, each once in one of the threads. Returns when no stage is left. What a stage wrote is visible to the next.
+  template <class Size, class Task>
+  void work(int thread, uint32_t n_stages, Size&& n_tasks, Task&& task) {
+    const uint32_t n_threads = uint32_t(taken_.size());
+    for (;;) {
+      const uint32_t now = over_.load(), stage = now - first_;
+      if (stage == n_stages) return;
+      const uint32_t n = n_tasks(stage);
+      uint32_t n_did = 0;
+      for (uint32_t k = 0; k < n_threads; ++k) {
+        const uint32_t owner = (uint32_t(thread) + k) % n_threads;
+        for (uint32_t i; (i = take(owner, now, n)) < n; ++n_did) task(stage, i, owner);
+      }
+      if (n_did && n_done_.fetch_add(n_did, std::memory_order_acq_rel) + n_did == n * n_threads) {
+        n_done_.store(0, std::memory_order_relaxed);
+        over_.advance();
+      } else {
+        over_.wait_while(now);
+      }
+    }
+  }
+
+ private:
+  struct alignas(64) Taken {
+    std::atomic<uint64_t> of{0};  // a stage, counted as over_ does, << 32 | how many of its tasks
+  };
+
+  /// A task of `owner` that nobody has taken, or n.
+  uint32_t take(uint32_t owner, uint32_t now, uint32_t n) {
+    std::atomic<uint64_t>& taken = taken_[owner].of;
+    for (uint64_t old = taken.load(std::memory_order_acquire);;) {
+      const uint32_t stage = uint32_t(old >> 32), i = stage == now ? uint32_t(old) : 0;
+      if (i == n || int32_t(stage - now) > 0) return n;  // all of them; or this stage is over, and the thread has not seen it yet
+      if (taken.compare_exchange_weak(old, uint64_t(now) << 32 | (i + 1), std::memory_order_acq_rel)) return i;
+    }
+  }
+
+  std::vector<Taken> taken_;                     // by owner
+  uint32_t first_ = 0;                           // over_ when the run began
+  alignas(64) std::atomic<uint32_t> n_done_{0};  // tasks of the stage
+  alignas(64) WaitWord over_;                    // stages, of all runs
 };
 
 /// Meeting point of all threads inside one run(): wait() returns in every thread once `n_threads` have called it. Reusable at once.

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <numeric>
 #include <thread>
@@ -69,7 +71,7 @@ TEST(ThreadPool, WhatIsBegunRunsBesideTheCaller) {
       may_end = true;  // where begin() waited for the work, this would come too late
       pool.finish();
       EXPECT_EQ(n_calls, 1);
-      EXPECT_EQ(ran == std::this_thread::get_id(), n == 1);
+      if (n == 1) EXPECT_EQ(ran, std::this_thread::get_id());
       // A run, another beginning and the end of the pool wait for it.
       pool.begin(work);
       pool.run([&](int) { EXPECT_EQ(n_calls, 2); });
@@ -78,6 +80,46 @@ TEST(ThreadPool, WhatIsBegunRunsBesideTheCaller) {
     }
     EXPECT_EQ(n_calls, 4);
   }
+}
+
+TEST(Stages, EveryTaskOnceAndAfterTheStageBefore) {
+  constexpr uint32_t kStages = 500;
+  for (int n : {1, 2, 5}) {
+    ThreadPool pool(n);
+    Stages stages(n);
+    auto n_tasks = [&](uint32_t stage) { return 1 + (stage * 7) % 5; };
+    for (int run = 0; run < 5; ++run) {
+      std::vector<std::vector<uint32_t>> seen(kStages);  // plain: the stages order who writes and reads
+      for (uint32_t stage = 0; stage < kStages; ++stage) seen[stage].resize(n_tasks(stage) * size_t(n));
+      stages.begin();
+      pool.run([&](int call) {
+        stages.work(call, kStages, n_tasks, [&](uint32_t stage, uint32_t i, uint32_t owner) {
+          const std::vector<uint32_t> none;
+          const std::vector<uint32_t>& before = stage ? seen[stage - 1] : none;
+          seen[stage][i * size_t(n) + owner] += 1 + uint32_t(before.size() - size_t(std::count(before.begin(), before.end(), 0u)));
+        });
+      });
+      // A task that began too early, or twice, has counted otherwise.
+      for (uint32_t stage = 0; stage < kStages; ++stage) {
+        const uint32_t want = 1 + (stage ? n_tasks(stage - 1) * uint32_t(n) : 0);
+        EXPECT_EQ(seen[stage], std::vector<uint32_t>(seen[stage].size(), want));
+      }
+    }
+  }
+}
+
+TEST(Stages, AThreadThatDoesNotComeHoldsUpNobody) {
+  ThreadPool pool(2);
+  Stages stages(2);
+  std::atomic<bool> is_over = false;
+  std::atomic<int> n_done = 0;
+  stages.begin();
+  pool.run([&](int call) {
+    while (call == 1 && !is_over) std::this_thread::yield();
+    stages.work(call, 10, [](uint32_t) { return 1; }, [&](uint32_t, uint32_t, uint32_t) { ++n_done; });
+    is_over = true;
+  });
+  EXPECT_EQ(n_done, 20);
 }
 
 TEST(SpinBarrier, StagesSeeWhatTheStageBeforeWrote) {

@@ -25,9 +25,13 @@ struct CpuStep {
   Kernel kernel;
   std::array<int32_t, 4> inputs;  // values
   int32_t output;
-  int64_t packed_at = -1;    // in the arena, where the input lies packed
-  bool meets_first = false;  // all threads meet before it: it touches what an earlier step may still be using
-  Step step = {};            // pointers, bound to an arena
+  int64_t packed_at = -1;  // in the arena, where the input lies packed
+  Step step = {};          // pointers, bound to an arena
+};
+
+/// Steps that touch nothing of each other's: their parts are done in any order.
+struct Stage {
+  uint32_t first_step, n_steps;
 };
 
 class CpuProgram final : public Program {
@@ -67,6 +71,7 @@ class CpuProgram final : public Program {
   int64_t n_arena_bytes = 0;
   std::vector<std::vector<float>> floats;  // a value: constants, and vectors that the file has in another type than float32
   std::vector<CpuStep> steps;
+  std::vector<Stage> stages;
   std::byte* arena = nullptr;  // what the steps are bound to
 };
 
@@ -92,7 +97,7 @@ int64_t most_packed_bytes(const KernelTable& table, const Plan& plan, bool exact
 /// Two places for packed inputs, in turn: one is filled while the other may still be read.
 constexpr int kPackedPlaces = 2;
 
-/// Turns nodes into steps: packs inputs where kernels want it, and lets threads meet only where two steps touch the same bytes.
+/// Turns nodes into steps: packs inputs where kernels want it, and begins a stage only where two steps touch the same bytes.
 class Lowering {
  public:
   Lowering(CpuProgram& program, const KernelTable& table) : p_(program), table_(table) {}
@@ -147,17 +152,22 @@ class Lowering {
   }
 
   void push(CpuStep step, const std::vector<Range>& touched) {
+    bool collides = p_.stages.empty();
     for (const Range& mine : touched) {
-      for (const Range& theirs : open_) step.meets_first = step.meets_first || mine.collides(theirs);
+      for (const Range& theirs : open_) collides = collides || mine.collides(theirs);
     }
-    if (step.meets_first) open_.clear();
+    if (collides) {
+      open_.clear();
+      p_.stages.push_back({uint32_t(p_.steps.size()), 0});
+    }
     open_.insert(open_.end(), touched.begin(), touched.end());
     p_.steps.push_back(step);
+    ++p_.stages.back().n_steps;
   }
 
   CpuProgram& p_;
   const KernelTable& table_;
-  std::vector<Range> open_;  // touched since the threads last met
+  std::vector<Range> open_;  // touched in the last stage
   int32_t packed_value_ = -1;
   PackedForm packed_form_ = PackedForm::kNone;
   const PlaneMatrix* packed_for_ = nullptr;
@@ -168,7 +178,7 @@ class Lowering {
 class CpuDevice final : public Device {
  public:
   CpuDevice(const KernelTable& table, int threads, bool is_exact)
-      : table_(table), pool_(threads), barrier_(pool_.size()), is_exact_(is_exact) {}
+      : table_(table), pool_(threads), stages_(pool_.size()), is_exact_(is_exact) {}
 
   std::string_view name() const override { return "cpu"; }
   std::string describe() const override {
@@ -226,12 +236,15 @@ class CpuDevice final : public Device {
     CpuProgram& p = static_cast<CpuProgram&>(program);
     SB_OK(make_room(p));
     if (p.arena != arena_.data()) bind(p);
-    pool_.run([&](int thread) {
-      const Worker worker{thread, pool_.size(), scratch_.data() + thread * scratch_stride_};
-      for (const CpuStep& s : p.steps) {
-        if (s.meets_first && worker.n_threads > 1) barrier_.wait();
-        s.kernel(s.step, scalars, worker);
-      }
+    stages_.begin();
+    pool_.run([&](int call) {
+      std::byte* scratch = scratch_.data() + call * scratch_stride_;
+      stages_.work(
+          call, uint32_t(p.stages.size()), [&](uint32_t stage) { return p.stages[stage].n_steps; },
+          [&](uint32_t stage, uint32_t i, uint32_t part) {
+            const CpuStep& s = p.steps[p.stages[stage].first_step + i];
+            s.kernel(s.step, scalars, {int(part), pool_.size(), scratch});
+          });
     });
     return {};
   }
@@ -271,7 +284,7 @@ class CpuDevice final : public Device {
 
   const KernelTable& table_;
   ThreadPool pool_;
-  SpinBarrier barrier_;
+  Stages stages_;
   bool is_exact_;
   Block arena_, scratch_;
   int64_t scratch_stride_ = 0;  // bytes of scratch a thread

@@ -7,16 +7,16 @@
 
 namespace sb {
 
-/// One thread of those that run a step together.
+/// Who does one of the parts that a step is done in, and which. Parts are done by whichever thread comes, in any order.
 struct Worker {
-  int thread, n_threads;
-  std::byte* scratch;  // this thread's own, KernelTable::scratch_bytes of it
+  int part, n_parts;
+  std::byte* scratch;  // the thread's own, KernelTable::scratch_bytes of it
 
-  /// This thread's share of n items, as a run [begin, end) that is a multiple of `grain` except at the end.
+  /// This part's share of n items, as a run [begin, end) that is a multiple of `grain` except at the end.
   void share(int64_t n, int64_t grain, int64_t& begin, int64_t& end) const {
     const int64_t grains = (n + grain - 1) / grain;
-    begin = grains * thread / n_threads * grain;
-    end = grains * (thread + 1) / n_threads * grain;
+    begin = grains * part / n_parts * grain;
+    end = grains * (part + 1) / n_parts * grain;
     if (end > n) end = n;
     if (begin > n) begin = n;
   }

@@ -33,7 +33,7 @@ namespace {
 // The reference, as kernels: the first thread does it all.
 template <size_t kOp>
 void reference(const Step& step, const Scalars& scalars, const Worker& worker) {
-  if (worker.thread == 0) run_reference(*step.op, step.views, scalars);
+  if (worker.part == 0) run_reference(*step.op, step.views, scalars);
 }
 template <size_t... kOps>
 constexpr KernelTable reference_table(std::index_sequence<kOps...>) {

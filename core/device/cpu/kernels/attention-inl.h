@@ -302,14 +302,14 @@ inline void attention(const Step& step, const Scalars& scalars, const Worker& wo
   const int64_t group = op.n_heads / op.n_kv_heads, n_tokens = step.views.in[0].shape[0];
   const int64_t tokens_at_once = std::max<int64_t>(1, kAttentionRows / group),
                 token_blocks = (n_tokens + tokens_at_once - 1) / tokens_at_once;
-  const int64_t heads_at_once = heads_of_a_piece(op.n_kv_heads * token_blocks, group, std::min(tokens_at_once, n_tokens), worker.n_threads),
+  const int64_t heads_at_once = heads_of_a_piece(op.n_kv_heads * token_blocks, group, std::min(tokens_at_once, n_tokens), worker.n_parts),
                 head_blocks = (group + heads_at_once - 1) / heads_at_once;
   // By the run alone, not by how it is cut: the two ways round differently. A few tokens go the way of one.
   const bool has_few_rows = n_tokens <= kFewTokens || group * std::min(n_tokens, tokens_at_once) <= kLanes / 2;
   const AttentionScratch scratch(worker.scratch, padded(op.head_dim));
 
   const int64_t n_pieces = op.n_kv_heads * head_blocks * token_blocks;
-  for (int64_t i = worker.thread; i < n_pieces; i += worker.n_threads) {
+  for (int64_t i = worker.part; i < n_pieces; i += worker.n_parts) {
     const int64_t head0 = i / op.n_kv_heads % head_blocks * heads_at_once, t0 = i / op.n_kv_heads / head_blocks * tokens_at_once,
                   n_heads = std::min(heads_at_once, group - head0), n_queries = std::min(tokens_at_once, n_tokens - t0);
     const AttentionPiece piece{step, op, *scalars.kv, i % op.n_kv_heads, head0, n_heads, t0, n_heads * n_queries, scalars.position + t0};

@@ -90,7 +90,7 @@ inline void pack_panels(const Step& step, const Worker& worker) {
   const int64_t k = x.shape[1], n_tokens = x.shape[0], width = panel_width(n_tokens), n_panels = (n_tokens + width - 1) / width;
   constexpr int64_t kColumns = 64;
   const int64_t n_blocks = (k + kColumns - 1) / kColumns;
-  for (int64_t i = worker.thread; i < n_panels * n_blocks; i += worker.n_threads) {
+  for (int64_t i = worker.part; i < n_panels * n_blocks; i += worker.n_parts) {
     const int64_t panel = i / n_blocks, first = i % n_blocks * kColumns, n = std::min(kColumns, k - first);
     float* to = reinterpret_cast<float*>(step.packed) + (panel * k + first) * width;
     for (int64_t lane = 0; lane < width; ++lane) {

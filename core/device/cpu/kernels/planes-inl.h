@@ -148,7 +148,7 @@ inline void pack_planes(const Step& step, const Worker& worker) {
   const int block = rotation_block(m);
   const int64_t n_parts = (m.n_columns + kTableInputs - 1) / kTableInputs;
   alignas(64) float rotated[kTableInputs], scaled[kTableInputs];
-  for (int64_t i = worker.thread; i < x.shape[0] * n_parts; i += worker.n_threads) {
+  for (int64_t i = worker.part; i < x.shape[0] * n_parts; i += worker.n_parts) {
     const int64_t t = i / n_parts, part = i % n_parts, first = part * kTableInputs, n = std::min(kTableInputs, m.n_columns - first);
     for (int64_t j = 0; j < n; j += block) rotate_block(m, x.row<float>(t), x.shape[1], first + j, block, rotated + j);
     for (int set = 0; set < m.n_sets; ++set) {

@@ -14,7 +14,7 @@ namespace sb::SB_ISA {
 inline void embed(const Step& step, const Scalars& scalars, const Worker& worker) {
   const Embed& op = std::get<Embed>(*step.op);
   const MutableTensorView& y = step.views.out;
-  for (int64_t t = worker.thread; t < y.shape[0]; t += worker.n_threads) {
+  for (int64_t t = worker.part; t < y.shape[0]; t += worker.n_parts) {
     const int64_t row = op.by_position ? scalars.position + t : scalars.ids[size_t(t)];
     decode_row(step.views.in[0], row, y.row<float>(t), y.shape[1]);
     if (op.scale != 1) {
@@ -28,7 +28,7 @@ inline void rms_norm(const Step& step, const Scalars&, const Worker& worker) {
   const TensorView &x = step.views.in[0], &g = step.views.in[1];
   const int64_t width = g.shape[0], runs = x.shape[1] / width, whole = width / kLanes * kLanes;
   const float* gain = g.row<float>(0);
-  for (int64_t i = worker.thread; i < x.shape[0] * runs; i += worker.n_threads) {
+  for (int64_t i = worker.part; i < x.shape[0] * runs; i += worker.n_parts) {
     const float* from = x.row<float>(i / runs) + i % runs * width;
     float* to = step.views.out.row<float>(i / runs) + i % runs * width;
     F32 squares{};
@@ -49,7 +49,7 @@ inline void layer_norm(const Step& step, const Scalars&, const Worker& worker) {
   const TensorView& x = step.views.in[0];
   const int64_t width = x.shape[1], whole = width / kLanes * kLanes;
   const float *gain = step.views.in[1].row<float>(0), *bias = step.views.in[2].row<float>(0);
-  for (int64_t t = worker.thread; t < x.shape[0]; t += worker.n_threads) {
+  for (int64_t t = worker.part; t < x.shape[0]; t += worker.n_parts) {
     const float* from = x.row<float>(t);
     float* to = step.views.out.row<float>(t);
     F32 sums{};
@@ -74,7 +74,7 @@ inline void layer_norm(const Step& step, const Scalars&, const Worker& worker) {
 inline void rope_table(const Step& step, const Scalars& scalars, const Worker& worker) {
   // Once a run, for all layers; double, because a position times a frequency loses its low bits in float.
   const int64_t n = step.views.in[0].shape[0];
-  for (int64_t t = worker.thread; t < step.views.out.shape[0]; t += worker.n_threads) {
+  for (int64_t t = worker.part; t < step.views.out.shape[0]; t += worker.n_parts) {
     float* to = step.views.out.row<float>(t);
     for (int64_t i = 0; i < n; ++i) {
       const double angle = double(scalars.position + t) * double(step.views.in[0].row<float>(0)[i]);
@@ -88,7 +88,7 @@ inline void rope(const Step& step, const Scalars&, const Worker& worker) {
   const Rope& op = std::get<Rope>(*step.op);
   const TensorView &x = step.views.in[0], &table = step.views.in[1];
   const int64_t n = table.shape[1] / 2, heads = x.shape[1] / op.head_dim;
-  for (int64_t i = worker.thread; i < x.shape[0] * heads; i += worker.n_threads) {
+  for (int64_t i = worker.part; i < x.shape[0] * heads; i += worker.n_parts) {
     const int64_t t = i / heads;
     const float *from = x.row<float>(t) + i % heads * op.head_dim, *cos = table.row<float>(t), *sin = cos + n;
     float* to = step.views.out.row<float>(t) + i % heads * op.head_dim;
@@ -119,7 +119,7 @@ inline void cache_write(const Step& step, const Scalars& scalars, const Worker& 
   const CacheWrite& op = std::get<CacheWrite>(*step.op);
   const TensorView& x = step.views.in[0];
   const int64_t width = x.shape[1], dh = scalars.kv->head_dim(), whole = dh / kLanes * kLanes;
-  for (int64_t t = worker.thread; t < x.shape[0]; t += worker.n_threads) {
+  for (int64_t t = worker.part; t < x.shape[0]; t += worker.n_parts) {
     const float* from = x.row<float>(t);
     for (int64_t column = 0; column < width; column += dh, from += dh) {
       std::byte* to = scalars.kv->at(scalars.position + t, op.layer, int(op.part), column);
@@ -198,7 +198,7 @@ inline void softcap(const Step& step, const Scalars&, const Worker& worker) {
 }
 inline void last_row(const Step& step, const Scalars&, const Worker& worker) {
   const TensorView& x = step.views.in[0];
-  if (worker.thread == 0) std::copy_n(x.row<float>(x.shape[0] - 1), x.shape[1], step.views.out.row<float>(0));
+  if (worker.part == 0) std::copy_n(x.row<float>(x.shape[0] - 1), x.shape[1], step.views.out.row<float>(0));
 }
 
 }  // namespace sb::SB_ISA

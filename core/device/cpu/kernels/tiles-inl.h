@@ -67,7 +67,7 @@ inline void pack_lane(const float* from, const TilePanel& to, int64_t lane) {
 inline void pack_tiles(const Step& step, const Worker& worker) {
   const TensorView& x = step.views.in[0];
   const int64_t n_tokens = x.shape[0], width = panel_width(n_tokens), n_panels = (n_tokens + width - 1) / width, n_groups = x.shape[1] / 32;
-  for (int64_t i = worker.thread; i < n_panels * n_groups; i += worker.n_threads) {
+  for (int64_t i = worker.part; i < n_panels * n_groups; i += worker.n_parts) {
     const int64_t panel = i / n_groups, group = i % n_groups;
     const TilePanel to = TilePanel::at(step.packed, panel, group, n_groups, width);
     for (int64_t lane = 0; lane < width; ++lane) {
