@@ -63,11 +63,18 @@ void WaitWord::advance() {
   if (n_sleepers_.load(std::memory_order_seq_cst) != 0) unpark_all(value_);
 }
 
-void WaitWord::wait_while(uint32_t old) {
-  for (int i = 0; i < kSpins; ++i) {
-    if (value_.load(std::memory_order_acquire) != old) return;
+bool WaitWord::differs_within(uint32_t old, int n_spins) const {
+  for (int i = 0; i < n_spins; ++i) {
+    if (value_.load(std::memory_order_acquire) != old) return true;
     pause_core();
   }
+  return false;
+}
+
+bool WaitWord::differs_soon(uint32_t old) const { return differs_within(old, kSpins / 16); }
+
+void WaitWord::wait_while(uint32_t old) {
+  if (differs_within(old, kSpins)) return;
   n_sleepers_.fetch_add(1, std::memory_order_seq_cst);
   while (value_.load(std::memory_order_seq_cst) == old) park(value_, old);
   n_sleepers_.fetch_sub(1, std::memory_order_relaxed);

@@ -18,8 +18,12 @@ class WaitWord {
   void advance();
   /// Returns once the value differs from `old`.
   void wait_while(uint32_t old);
+  /// Waits some microseconds at most, awake: whether it differs then.
+  bool differs_soon(uint32_t old) const;
 
  private:
+  bool differs_within(uint32_t old, int n_spins) const;
+
   std::atomic<uint32_t> value_{0};
   std::atomic<uint32_t> n_sleepers_{0};
 };
@@ -64,7 +68,8 @@ class ThreadPool {
 };
 
 /// The tasks of a run() in stages: the next begins when all tasks of one are done. Each thread has tasks of its own, so that what they read
-/// stays near its core, and takes the others' that have not been begun: one that the system has set aside holds up only what it is at.
+/// stays near its core; one that has waited for some microseconds takes others' that have not been begun, so that a thread which the system
+/// has set aside holds up only what it is at. (Helping at once cost 16 threads a fifth of their rate: everybody read everybody's counter.)
 class Stages {
  public:
   explicit Stages(int n_threads) : taken_(size_t(n_threads)) {}
@@ -81,17 +86,21 @@ class Stages {
       const uint32_t now = over_.load(), stage = now - first_;
       if (stage == n_stages) return;
       const uint32_t n = n_tasks(stage);
-      uint32_t n_did = 0;
-      for (uint32_t k = 0; k < n_threads; ++k) {
-        const uint32_t owner = (uint32_t(thread) + k) % n_threads;
-        for (uint32_t i; (i = take(owner, now, n)) < n; ++n_did) task(stage, i, owner);
-      }
-      if (n_did && n_done_.fetch_add(n_did, std::memory_order_acq_rel) + n_did == n * n_threads) {
+      auto end_stage = [&](uint32_t n_did) {  // whether these were the last of it
+        if (n_did == 0 || n_done_.fetch_add(n_did, std::memory_order_acq_rel) + n_did < n * n_threads) return false;
         n_done_.store(0, std::memory_order_relaxed);
         over_.advance();
-      } else {
-        over_.wait_while(now);
-      }
+        return true;
+      };
+      auto do_all = [&](uint32_t owner) {
+        uint32_t n_did = 0;
+        for (uint32_t i; (i = take(owner, now, n)) < n; ++n_did) task(stage, i, owner);
+        return n_did;
+      };
+      if (end_stage(do_all(uint32_t(thread))) || over_.differs_soon(now)) continue;
+      uint32_t n_helped = 0;
+      for (uint32_t k = 1; k < n_threads; ++k) n_helped += do_all((uint32_t(thread) + k) % n_threads);
+      if (!end_stage(n_helped)) over_.wait_while(now);
     }
   }
 
