@@ -57,9 +57,10 @@ TEST(ThreadPool, ALateWorkerIsWaitedFor) {
 TEST(ThreadPool, WhatIsBegunRunsBesideTheCaller) {
   for (int n : {1, 2, 3}) {
     std::atomic<int> n_calls = 0;
-    std::atomic<bool> may_end = n == 1;
+    std::atomic<bool> may_end = n == 1, has_begun = false;
     std::thread::id ran;
     auto work = [&] {
+      has_begun = true;
       while (!may_end) std::this_thread::yield();
       ran = std::this_thread::get_id();
       ++n_calls;
@@ -68,10 +69,11 @@ TEST(ThreadPool, WhatIsBegunRunsBesideTheCaller) {
       ThreadPool pool(n);
       pool.finish();  // nothing was begun
       pool.begin(work);
-      may_end = true;  // where begin() waited for the work, this would come too late
+      while (!has_begun) std::this_thread::yield();  // or finish() would call it here
+      may_end = true;                                // where begin() waited for the work, this would come too late
       pool.finish();
       EXPECT_EQ(n_calls, 1);
-      if (n == 1) EXPECT_EQ(ran, std::this_thread::get_id());
+      EXPECT_EQ(ran == std::this_thread::get_id(), n == 1);
       // A run, another beginning and the end of the pool wait for it.
       pool.begin(work);
       pool.run([&](int) { EXPECT_EQ(n_calls, 2); });

@@ -133,7 +133,7 @@ inline void dot_rows(const uint8_t* const* rows, int64_t k, int64_t ahead, const
   }
 }
 
-/// Gives every row of this thread's share to kernel(row, std::integral_constant<int, rows at once>, bytes to what is wanted soon, or 0).
+/// Gives every row of this part's share to kernel(row, std::integral_constant<int, rows at once>, bytes to what is wanted soon, or 0).
 template <int kRows, class Rows>
 inline void each_rows(const TensorView& w, const Worker& worker, Rows kernel) {
   int64_t begin, end;

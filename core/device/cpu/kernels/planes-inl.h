@@ -330,8 +330,8 @@ inline void add_rows(const float* a, const float* b, float* to, int64_t n) {
   for (; i < n; ++i) to[i] = a[i] + b[i];
 }
 
-/// Any number of tokens. Threads share the blocks of 32 rows; one that begins inside a segment also computes the block above for its
-/// filter, so they need not meet.
+/// Any number of tokens. Parts share the blocks of 32 rows; one that begins inside a segment also computes the block above for its
+/// filter, so that none waits for another.
 inline void planes_matmul(const Step& step, const Worker& worker) {
   const TensorView& w = step.views.in[1];
   const PlaneMatrix& m = *w.planes;
