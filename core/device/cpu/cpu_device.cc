@@ -215,9 +215,10 @@ class CpuDevice final : public Device {
     return program;
   }
 
-  RunBytes measure(const Plan& plan, int64_t) const override {
+  RunBytes measure(const Plan& plan, int64_t context) const override {
     const int64_t packed = kPackedPlaces * most_packed_bytes(table_, plan, is_exact_);
-    return {uint64_t(plan_arena(plan).n_bytes + packed), uint64_t(table_.scratch_bytes(plan)) * uint64_t(pool_.size())};
+    const int64_t scratch = table_.scratch_bytes(plan) * pool_.size() + table_.shared_bytes(plan, context - plan.n_tokens());
+    return {uint64_t(plan_arena(plan).n_bytes + packed), uint64_t(scratch)};
   }
 
   int64_t n_alike() const override { return kFewTokens; }
@@ -235,6 +236,10 @@ class CpuDevice final : public Device {
   Status submit(Program& program, const Scalars& scalars) override {
     CpuProgram& p = static_cast<CpuProgram&>(program);
     SB_OK(make_room(p));
+    if (const auto n = uint64_t(table_.shared_bytes(*p.plan, scalars.position)); n > shared_.size()) {
+      shared_ = {};
+      SB_TRY(shared_, Block::take(Tag::kScratch, n));
+    }
     if (p.arena != arena_.data()) bind(p);
     stages_.begin();
     pool_.run([&](int call) {
@@ -243,7 +248,7 @@ class CpuDevice final : public Device {
           call, uint32_t(p.stages.size()), [&](uint32_t stage) { return p.stages[stage].n_steps; },
           [&](uint32_t stage, uint32_t i, uint32_t part) {
             const CpuStep& s = p.steps[p.stages[stage].first_step + i];
-            s.kernel(s.step, scalars, {int(part), pool_.size(), scratch});
+            s.kernel(s.step, scalars, {int(part), pool_.size(), scratch, shared_.data()});
           });
     });
     return {};
@@ -286,7 +291,7 @@ class CpuDevice final : public Device {
   ThreadPool pool_;
   Stages stages_;
   bool is_exact_;
-  Block arena_, scratch_;
+  Block arena_, scratch_, shared_;
   int64_t scratch_stride_ = 0;  // bytes of scratch a thread
 };
 

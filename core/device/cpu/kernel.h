@@ -11,6 +11,7 @@ namespace sb {
 struct Worker {
   int part, n_parts;
   std::byte* scratch;  // the thread's own, KernelTable::scratch_bytes of it
+  std::byte* shared;   // everyone's, KernelTable::shared_bytes of it, which were zero before the first run
 
   /// This part's share of n items, as a run [begin, end) that is a multiple of `grain` except at the end.
   void share(int64_t n, int64_t grain, int64_t& begin, int64_t& end) const {
@@ -72,7 +73,8 @@ struct KernelTable {
   /// Bytes of a form for x [T, K].
   int64_t (*packed_bytes)(PackedForm form, const TensorView& weight, int64_t n_tokens, int64_t k);
   PackedForm (*packed_form)(const TensorView& weight, int64_t n_tokens, bool exact);
-  int64_t (*scratch_bytes)(const Plan& plan);  // a thread, for any step of the plan
+  int64_t (*scratch_bytes)(const Plan& plan);                   // a thread, for any step of the plan
+  int64_t (*shared_bytes)(const Plan& plan, int64_t position);  // of all threads; the run's first token being the cache's `position`
 };
 
 /// The instruction sets of this build, best first, "scalar" last; those that this machine lacks are left out.

@@ -316,6 +316,13 @@ inline void prefetch(const void* p) {
 #endif
 }
 
+/// Asks for n bytes at p, which need not be readable; nothing in WebAssembly, where a load would wait for what it asks for.
+inline void ask_for([[maybe_unused]] const void* p, [[maybe_unused]] int64_t n_bytes) {
+#if !defined(__wasm__)
+  for (int64_t line = 0; line < n_bytes; line += 64) __builtin_prefetch(static_cast<const std::byte*>(p) + line, 0, 3);
+#endif
+}
+
 /// from[0] in the first half of the lanes, from[1] in the second.
 inline F32 halves(const float* from) {
   typedef float F32x2 __attribute__((vector_size(8)));

@@ -37,7 +37,13 @@ void reference(const Step& step, const Scalars& scalars, const Worker& worker) {
 }
 template <size_t... kOps>
 constexpr KernelTable reference_table(std::index_sequence<kOps...>) {
-  return {"scalar", {reference<kOps>...}, nullptr, nullptr, nullptr, [](const Plan&) { return int64_t(64); }};
+  return {"scalar",
+          {reference<kOps>...},
+          nullptr,
+          nullptr,
+          nullptr,
+          [](const Plan&) { return int64_t(64); },
+          [](const Plan&, int64_t) { return int64_t(0); }};
 }
 constexpr KernelTable kScalar = reference_table(std::make_index_sequence<kOpCount>());
 

@@ -16,17 +16,21 @@ inline constexpr float kUnseen = -1e30f;  // a score below all others: exp turns
 /// Head sizes are padded with zeros to whole vectors in scratch.
 inline int64_t padded(int64_t head_dim) { return (head_dim + kLanes - 1) / kLanes * kLanes; }
 
-/// Rows whose lines are asked for ahead of the one that is read: those of other heads lie between them.
-inline constexpr int64_t kRowsAhead = 8;
+/// Whether float16 is cheaply read where it lies, more than once too.
+#if defined(__wasm__)
+inline constexpr bool kReadsHalves = false;
+#else
+inline constexpr bool kReadsHalves = true;
+#endif
 
-/// n_rows rows of n cached elements, float16 or float32, as floats padded with zeros to whole vectors. from: rows `stride` bytes apart
+/// n_rows rows of n cached elements, float16 or float32, as floats padded with zeros to whole vectors. from: rows `stride` bytes apart;
+/// next: as many that will be read after them, asked for meanwhile
 template <bool kHalf>
-inline void unpack_rows(const std::byte* from, int64_t stride, int64_t n_rows, int64_t n, float* to) {
+inline void unpack_rows(const std::byte* from, const std::byte* next, int64_t stride, int64_t n_rows, int64_t n, float* to) {
   constexpr int64_t kBytes = kHalf ? 2 : 4;
   const int64_t wide = padded(n), n_whole = n / kLanes * kLanes;
-  for (int64_t row = 0; row < n_rows; ++row, from += stride, to += wide) {
-    const std::byte* ahead = from + std::min(kRowsAhead, n_rows - 1 - row) * stride;
-    for (int64_t line = 0; line < kBytes * n; line += 64) prefetch(ahead + line);
+  for (int64_t row = 0; row < n_rows; ++row, from += stride, next += stride, to += wide) {
+    ask_for(next, stride);
     int64_t i = 0;
     for (; i < n_whole; i += kLanes) store(to + i, kHalf ? load_half(from + kBytes * i) : load<F32>(from + kBytes * i));
     for (; i < n; ++i) to[i] = kHalf ? half_to_f32(load<uint16_t>(from + kBytes * i)) : load<float>(from + kBytes * i);
@@ -62,19 +66,49 @@ struct AttentionPiece {
   const float* query(int64_t r) const { return step.views.in[0].row<float>(t0 + r / n_heads) + column(r); }
   float* out(int64_t r) const { return step.views.out.row<float>(t0 + r / n_heads) + column(r); }
 
-  /// This head's part of a page: n rows `stride` floats apart, where they lie or unpacked to `room`; if wanted, padded with zeros to whole
-  /// vectors.
+  /// This head's part of a page: n rows `stride` bytes apart, as floats or as float16. next: what is read after it.
   struct Rows {
-    const float* at;
-    int64_t stride;
+    const std::byte* at;
+    int64_t stride;  // bytes
+    bool half;
+    const std::byte* next;
   };
-  Rows rows(int64_t first, int64_t n, int part, float* room, bool is_padded = false) const {
-    const int64_t dh = op.head_dim;
-    const std::byte* from = kv.at(first, op.layer, part, kv_head * dh);
-    if (!kv.half() && (!is_padded || dh == padded(dh))) return {reinterpret_cast<const float*>(from), kv.head_dim()};
-    kv.half() ? unpack_rows<true>(from, kv.head_bytes(), n, dh, room) : unpack_rows<false>(from, kv.head_bytes(), n, dh, room);
-    return {room, padded(dh)};
+  Rows stored_rows(int64_t first, int64_t n, int part) const {
+    auto at = [&](int64_t token, int of) { return kv.at(token, op.layer, of, kv_head * op.head_dim); };
+    // A page's values are read behind its keys, the next page's keys behind them.
+    const bool has_next = part == 0 || first + n <= last_seen(n_rows - 1);
+    return {at(first, part), kv.head_bytes(), kv.half(), has_next ? at(part == 0 ? first : first + n, 1 - part) : at(first, part)};
   }
+  /// As floats, where they lie or unpacked to `room`; if wanted, padded with zeros to whole vectors.
+  Rows float_rows(int64_t first, int64_t n, int part, float* room, bool is_padded = false) const {
+    const int64_t dh = op.head_dim;
+    const Rows from = stored_rows(first, n, part);
+    if (!from.half && (!is_padded || dh == padded(dh))) return from;
+    (from.half ? unpack_rows<true> : unpack_rows<false>)(from.at, from.next, from.stride, n, dh, room);
+    return {reinterpret_cast<const std::byte*>(room), 4 * padded(dh), false, from.next};
+  }
+};
+
+/// Keys of a few tokens are cut into runs with borders that are the same for everyone, so that threads have something to share where there
+/// are few heads; who does the last run of a piece of work puts together what all of them left (Flash-Decoding, Dao et al. 2023).
+struct KeyRuns {
+  static constexpr int64_t kKeys = 2 * kPageTokens, kMostRows = 1024;
+  int64_t first = 0, n = 1, n_rows = 0, wide = 0;  // the first run, how many; rows of all tokens
+
+  KeyRuns(const Attention& op, int64_t n_tokens, int64_t position) : n_rows(n_tokens * op.n_heads), wide(padded(op.head_dim)) {
+    if (n_tokens > kFewTokens || n_rows > kMostRows) return;
+    first = op.window > 0 ? std::max<int64_t>(0, position + 1 - op.window) / kKeys : 0;
+    n = (position + n_tokens - 1) / kKeys - first + 1;
+  }
+  /// A piece's count of runs that are done, which its last one sets to zero again; each row's sums, highest score and total in each run.
+  int64_t n_bytes() const { return n == 1 ? 0 : kCountsBytes + n_rows * n * (wide + 2) * 4; }
+  uint32_t* count(std::byte* shared, int64_t piece) const { return reinterpret_cast<uint32_t*>(shared) + piece; }
+  float* sums(std::byte* shared, int64_t row, int64_t run) const {
+    return reinterpret_cast<float*>(shared + kCountsBytes) + (row * n + run) * (wide + 2);
+  }
+
+ private:
+  static constexpr int64_t kCountsBytes = kMostRows * 4;  // where every run has them: no more pieces than rows
 };
 
 inline F32 capped(F32 score, float softcap) { return softcap > 0 ? tanh(score * (1.0f / softcap)) * softcap : score; }
@@ -131,9 +165,9 @@ inline void attend_rows(const AttentionPiece& piece, const AttentionScratch& s) 
   const int64_t begin = piece.first_seen(0), end = piece.last_seen(n_rows - 1) + 1;
   for (int64_t page = begin / kPageTokens * kPageTokens; page < end; page += kPageTokens) {
     const int64_t from = std::max(begin, page), n = std::min(end, page + kPageTokens) - from;
-    const AttentionPiece::Rows keys = piece.rows(from, n, 0, s.page);
+    const AttentionPiece::Rows keys = piece.float_rows(from, n, 0, s.page);
     std::fill_n(s.scores, n * kAttentionRows, 0.0f);
-    add_all_products<kV>(s.queries, dh, keys.at, keys.stride, 1, n, s.scores);
+    add_all_products<kV>(s.queries, dh, reinterpret_cast<const float*>(keys.at), keys.stride / 4, 1, n, s.scores);
 
     const bool all_seen = from + n - 1 <= piece.last_seen(0) && from >= piece.first_seen(n_rows - 1);
     for (int v = 0; v < kV; ++v) {
@@ -164,8 +198,8 @@ inline void attend_rows(const AttentionPiece& piece, const AttentionScratch& s) 
         store(at, load<F32>(at) * shrink);
       }
     }
-    const AttentionPiece::Rows values = piece.rows(from, n, 1, s.page);
-    add_all_products<kV>(s.scores, n, values.at, 1, values.stride, dh, s.sums);
+    const AttentionPiece::Rows values = piece.float_rows(from, n, 1, s.page);
+    add_all_products<kV>(s.scores, n, reinterpret_cast<const float*>(values.at), 1, values.stride / 4, dh, s.sums);
   }
   for (int64_t r = 0; r < n_rows; ++r) {
     const float inverse = 1.0f / total[r / kLanes][r % kLanes];
@@ -174,38 +208,60 @@ inline void attend_rows(const AttentionPiece& piece, const AttentionScratch& s) 
   }
 }
 
+/// A vector of a row's elements from i on.
+template <bool kHalf>
+inline F32 elements(const std::byte* row, int64_t i) {
+  return kHalf ? load_half(row + 2 * i) : load<F32>(row + 4 * i);
+}
+
 /// scores[r, k] = queries[r] · keys[k] for four neighbours: as many sums as hide each other's latency.
-template <int kRows>
-inline void score_keys(const float* queries, int64_t wide, const float* keys, int64_t stride, float* scores) {
+template <int kRows, bool kHalf>
+inline void score_keys(const float* queries, int64_t wide, const std::byte* keys, int64_t stride, float* scores) {
   F32 sums[kRows][4] = {};
   for (int64_t i = 0; i < wide; i += kLanes) {
     F32 q[kRows];
     for (int r = 0; r < kRows; ++r) q[r] = load<F32>(queries + r * wide + i);
     for (int k = 0; k < 4; ++k) {
-      const F32 key = load<F32>(keys + k * stride + i);
+      const F32 key = elements<kHalf>(keys + k * stride, i);
       for (int r = 0; r < kRows; ++r) sums[r][k] = mul_add(q[r], key, sums[r][k]);
     }
   }
   for (int r = 0; r < kRows; ++r) store(scores + r * kPageTokens, sum_each(sums[r][0], sums[r][1], sums[r][2], sums[r][3]));
 }
-/// to[r] += Σ_j weights[r, j] · values[j] for kV vectors of the elements.
-template <int kRows, int kV>
-inline void add_values(const float* weights, int64_t n, const float* values, int64_t stride, float* to, int64_t wide) {
+/// The scores of n keys; those of the last four may reach behind them, into rows of the same page.
+template <int kRows, bool kHalf>
+inline void score_page(const AttentionPiece::Rows& keys, int64_t n, const float* queries, int64_t wide, float* scores) {
+  for (int64_t j = 0; j < n; j += 4) {
+    if (kHalf) ask_for(keys.next + j * keys.stride, 4 * keys.stride);
+    score_keys<kRows, kHalf>(queries, wide, keys.at + j * keys.stride, keys.stride, scores + j);
+  }
+}
+/// to[r] += Σ_j weights[r, j] · values[j] for kV vectors of the elements from `first` on.
+template <int kRows, int kV, bool kHalf>
+inline void add_values(const float* weights, int64_t n, const AttentionPiece::Rows& values, int64_t first, float* to, int64_t wide) {
   F32 sums[kRows][kV];
   for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kV; ++v) sums[r][v] = load<F32>(to + r * wide + v * kLanes);
+    for (int v = 0; v < kV; ++v) sums[r][v] = load<F32>(to + r * wide + first + v * kLanes);
   }
   for (int64_t j = 0; j < n; ++j) {
+    if (kHalf && first == 0) ask_for(values.next + j * values.stride, values.stride);
     F32 weight[kRows];
     for (int r = 0; r < kRows; ++r) weight[r] = splat(weights[r * kPageTokens + j]);
     for (int v = 0; v < kV; ++v) {
-      const F32 value = load<F32>(values + j * stride + v * kLanes);
+      const F32 value = elements<kHalf>(values.at + j * values.stride, first + v * kLanes);
       for (int r = 0; r < kRows; ++r) sums[r][v] = mul_add(weight[r], value, sums[r][v]);
     }
   }
   for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kV; ++v) store(to + r * wide + v * kLanes, sums[r][v]);
+    for (int v = 0; v < kV; ++v) store(to + r * wide + first + v * kLanes, sums[r][v]);
   }
+}
+template <int kRows, bool kHalf>
+inline void add_page(const AttentionPiece::Rows& values, int64_t n, const float* weights, float* sums, int64_t wide) {
+  constexpr int kV = 4;
+  int64_t i = 0;
+  for (; i + kV * kLanes <= wide; i += kV * kLanes) add_values<kRows, kV, kHalf>(weights, n, values, i, sums, wide);
+  for (; i < wide; i += kLanes) add_values<kRows, 1, kHalf>(weights, n, values, i, sums, wide);
 }
 /// Calls f(r, rows) for runs of at most kElementRows rows, `rows` a constant: rows that share what they read of keys and values.
 inline constexpr int kElementRows = kAttentionSums / 4;
@@ -217,25 +273,36 @@ inline void each_few_rows(int64_t n_rows, F f) {
   if (n_rows - r == 1) f(r, std::integral_constant<int, 1>());
 }
 
-/// Few rows: a head's elements are the lanes.
-inline void attend_elements(const AttentionPiece& piece, const AttentionScratch& s) {
+/// What rows have of some keys: in the scratch's sums Σ exp(score − top) · value, and here each one's highest score and total.
+struct Attended {
+  float top[kAttentionRows], total[kAttentionRows];
+};
+
+/// Few rows and the keys [first_key, end_key): a head's elements are the lanes.
+inline Attended attend_elements(const AttentionPiece& piece, int64_t first_key, int64_t end_key, const AttentionScratch& s) {
   const int64_t dh = piece.op.head_dim, wide = padded(dh), n_rows = piece.n_rows;
-  float top[kAttentionRows], total[kAttentionRows] = {};
+  Attended all{};
+  float *const top = all.top, *const total = all.total;
   std::fill_n(top, n_rows, kUnseen);
   for (int64_t r = 0; r < n_rows; ++r) {
     const float* query = piece.query(r);
     for (int64_t i = 0; i < wide; ++i) s.queries[r * wide + i] = i < dh ? query[i] * piece.op.scale : 0.0f;
   }
   std::fill_n(s.sums, n_rows * wide, 0.0f);
+  // Rows that share all that they read take it as it is stored; for more, and in WebAssembly, float16 would be turned again and again.
+  auto rows = [&](int64_t first, int64_t n, int part) {
+    const bool is_once = kReadsHalves && n_rows <= 2 * kElementRows && dh == wide;
+    return is_once ? piece.stored_rows(first, n, part) : piece.float_rows(first, n, part, s.page, true);
+  };
   // A key has its lane by its place in the cache, so that no sum depends on where a window or its neighbour's begins.
-  const int64_t begin = piece.first_seen(0) / kLanes * kLanes, end = piece.last_seen(n_rows - 1) + 1;
+  const int64_t begin = std::max(first_key, piece.first_seen(0) / kLanes * kLanes),
+                end = std::min(end_key, piece.last_seen(n_rows - 1) + 1);
   for (int64_t page = begin / kPageTokens * kPageTokens; page < end; page += kPageTokens) {
     const int64_t from = std::max(begin, page), n = std::min(end, page + kPageTokens) - from;
-    const AttentionPiece::Rows keys = piece.rows(from, n, 0, s.page, true);
-    // The last four may reach behind the n keys, into rows of the same page; their scores are not seen.
+    const AttentionPiece::Rows keys = rows(from, n, 0);
     each_few_rows(n_rows, [&]<int kRows>(int64_t r, std::integral_constant<int, kRows>) {
-      for (int64_t j = 0; j < n; j += 4)
-        score_keys<kRows>(s.queries + r * wide, wide, keys.at + j * keys.stride, keys.stride, s.scores + r * kPageTokens + j);
+      const auto score = kReadsHalves && keys.half ? score_page<kRows, kReadsHalves> : score_page<kRows, false>;
+      score(keys, n, s.queries + r * wide, wide, s.scores + r * kPageTokens);
     });
     for (int64_t r = 0; r < n_rows; ++r) {
       float* row = s.scores + r * kPageTokens;
@@ -260,19 +327,48 @@ inline void attend_elements(const AttentionPiece& piece, const AttentionScratch&
       total[r] = total[r] * shrink + sum(added);
       for (int64_t i = 0; i < wide; i += kLanes) store(s.sums + r * wide + i, load<F32>(s.sums + r * wide + i) * shrink);
     }
-    const AttentionPiece::Rows values = piece.rows(from, n, 1, s.page, true);
+    const AttentionPiece::Rows values = rows(from, n, 1);
     each_few_rows(n_rows, [&]<int kRows>(int64_t r, std::integral_constant<int, kRows>) {
-      constexpr int kV = 4;
-      const float* weights = s.scores + r * kPageTokens;
-      float* sums = s.sums + r * wide;
-      int64_t i = 0;
-      for (; i + kV * kLanes <= wide; i += kV * kLanes) add_values<kRows, kV>(weights, n, values.at + i, values.stride, sums + i, wide);
-      for (; i < wide; i += kLanes) add_values<kRows, 1>(weights, n, values.at + i, values.stride, sums + i, wide);
+      const auto add = kReadsHalves && values.half ? add_page<kRows, kReadsHalves> : add_page<kRows, false>;
+      add(values, n, s.scores + r * kPageTokens, s.sums + r * wide, wide);
     });
   }
-  for (int64_t r = 0; r < n_rows; ++r) {
-    float* to = piece.out(r);
-    for (int64_t i = 0; i < dh; ++i) to[i] = s.sums[r * wide + i] / total[r];
+  return all;
+}
+
+/// A run of a piece's keys, and the answer when it is the piece's last to be done.
+inline void attend_run(const AttentionPiece& piece, int64_t index, const KeyRuns& runs, int64_t run, std::byte* shared,
+                       const AttentionScratch& s) {
+  const int64_t dh = piece.op.head_dim, wide = runs.wide, first_key = (runs.first + run) * KeyRuns::kKeys;
+  auto row_of = [&](int64_t r) { return (piece.t0 + r / piece.n_heads) * piece.op.n_heads + piece.column(r) / dh; };
+  const Attended mine = attend_elements(piece, first_key, first_key + KeyRuns::kKeys, s);
+  for (int64_t r = 0; r < piece.n_rows; ++r) {
+    float* to = runs.sums(shared, row_of(r), run);
+    std::copy_n(s.sums + r * wide, wide, to);
+    to[wide] = mine.top[r];
+    to[wide + 1] = mine.total[r];
+  }
+  if (__atomic_add_fetch(runs.count(shared, index), 1u, __ATOMIC_ACQ_REL) < runs.n) return;
+  __atomic_store_n(runs.count(shared, index), 0u, __ATOMIC_RELAXED);
+  for (int64_t r = 0; r < piece.n_rows; ++r) {
+    float top = kUnseen, total = 0;
+    for (int64_t k = 0; k < runs.n; ++k) top = std::max(top, runs.sums(shared, row_of(r), k)[wide]);
+    std::fill_n(s.sums, wide, 0.0f);
+    for (int64_t k = 0; k < runs.n; ++k) {
+      const float* sums = runs.sums(shared, row_of(r), k);
+      const float weight = exp(splat(sums[wide] - top))[0];
+      total += weight * sums[wide + 1];
+      for (int64_t i = 0; i < wide; i += kLanes) store(s.sums + i, mul_add(splat(weight), load<F32>(sums + i), load<F32>(s.sums + i)));
+    }
+    for (int64_t i = 0; i < dh; ++i) piece.out(r)[i] = s.sums[i] / total;
+  }
+}
+/// All keys in one run.
+inline void attend_few(const AttentionPiece& piece, const AttentionScratch& s) {
+  const int64_t dh = piece.op.head_dim, wide = padded(dh);
+  const Attended all = attend_elements(piece, 0, std::numeric_limits<int64_t>::max(), s);
+  for (int64_t r = 0; r < piece.n_rows; ++r) {
+    for (int64_t i = 0; i < dh; ++i) piece.out(r)[i] = s.sums[r * wide + i] / all.total[r];
   }
 }
 
@@ -302,18 +398,25 @@ inline void attention(const Step& step, const Scalars& scalars, const Worker& wo
   const int64_t group = op.n_heads / op.n_kv_heads, n_tokens = step.views.in[0].shape[0];
   const int64_t tokens_at_once = std::max<int64_t>(1, kAttentionRows / group),
                 token_blocks = (n_tokens + tokens_at_once - 1) / tokens_at_once;
-  const int64_t heads_at_once = heads_of_a_piece(op.n_kv_heads * token_blocks, group, std::min(tokens_at_once, n_tokens), worker.n_parts),
-                head_blocks = (group + heads_at_once - 1) / heads_at_once;
   // By the run alone, not by how it is cut: the two ways round differently. A few tokens go the way of one.
   const bool has_few_rows = n_tokens <= kFewTokens || group * std::min(n_tokens, tokens_at_once) <= kLanes / 2;
+  const KeyRuns runs(op, n_tokens, scalars.position);
+  const int64_t heads_at_once =
+                    heads_of_a_piece(op.n_kv_heads * token_blocks * runs.n, group, std::min(tokens_at_once, n_tokens), worker.n_parts),
+                head_blocks = (group + heads_at_once - 1) / heads_at_once;
   const AttentionScratch scratch(worker.scratch, padded(op.head_dim));
 
   const int64_t n_pieces = op.n_kv_heads * head_blocks * token_blocks;
-  for (int64_t i = worker.part; i < n_pieces; i += worker.n_parts) {
-    const int64_t head0 = i / op.n_kv_heads % head_blocks * heads_at_once, t0 = i / op.n_kv_heads / head_blocks * tokens_at_once,
-                  n_heads = std::min(heads_at_once, group - head0), n_queries = std::min(tokens_at_once, n_tokens - t0);
+  for (int64_t k = worker.part; k < n_pieces * runs.n; k += worker.n_parts) {
+    const int64_t i = k % n_pieces, head0 = i / op.n_kv_heads % head_blocks * heads_at_once,
+                  t0 = i / op.n_kv_heads / head_blocks * tokens_at_once, n_heads = std::min(heads_at_once, group - head0),
+                  n_queries = std::min(tokens_at_once, n_tokens - t0);
     const AttentionPiece piece{step, op, *scalars.kv, i % op.n_kv_heads, head0, n_heads, t0, n_heads * n_queries, scalars.position + t0};
-    has_few_rows ? attend_elements(piece, scratch) : attend(piece, scratch);
+    if (runs.n > 1) {
+      attend_run(piece, i, runs, k / n_pieces, worker.shared, scratch);
+    } else {
+      has_few_rows ? attend_few(piece, scratch) : attend(piece, scratch);
+    }
   }
 }
 

@@ -211,6 +211,9 @@ inline constexpr int64_t kUnrolledBytes = 32;
 inline constexpr int64_t kUnrolledBytes = 4 * 32;
 #endif
 
+/// What is asked for ahead of what is read: a processor's own guesses end where a page of 4 KB does.
+inline constexpr int64_t kPlaneBytesAhead = 4096;
+
 /// One-bit products of 32 rows: z[t][r] = Σ_k S[r, k] · x̃[t][k]. block: a plane of a block, [K/4][16] bytes
 template <int kTokens>
 inline void one_bit_products(const uint8_t* block, const PlaneTables* x, int64_t k, float* const* z) {
@@ -221,6 +224,7 @@ inline void one_bit_products(const uint8_t* block, const PlaneTables* x, int64_t
     // `both` leaves the lower ones', modulo 2^16, which they stay below.
     U16 both[kTokens][2] = {}, odd[kTokens][2] = {};
     for (int64_t group = 4 * first; group < 4 * (first + n); group += kUnrolledBytes) {
+      ask_for(block + group + kPlaneBytesAhead, kUnrolledBytes);
 #pragma clang loop unroll(full)
       for (int64_t i = group; i < group + kUnrolledBytes; i += int64_t(sizeof(U8))) {
         const U8 pairs = load<U8>(block + i);

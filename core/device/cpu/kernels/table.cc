@@ -22,6 +22,14 @@ int64_t scratch_bytes(const Plan& plan) {
   return (n + 63) / 64 * 64;
 }
 
+int64_t shared_bytes(const Plan& plan, int64_t position) {
+  int64_t n = 0;
+  for (const Node& node : plan.nodes()) {
+    if (const Attention* op = std::get_if<Attention>(&node.op)) n = std::max(n, KeyRuns(*op, plan.n_tokens(), position).n_bytes());
+  }
+  return n;
+}
+
 }  // namespace
 
 extern const KernelTable kTable;
@@ -33,6 +41,7 @@ constexpr KernelTable kTable = {
     packed_bytes,
     packed_form,
     scratch_bytes,
+    shared_bytes,
 };
 
 }  // namespace sb::SB_ISA
