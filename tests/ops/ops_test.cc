@@ -115,7 +115,9 @@ TEST_P(Ops, FewTokensAnswerAsIfAlone) {
   for (const Heads& h :
        {Heads{4, 4, 16, 0, 0}, {9, 3, 64, 0, 200}, {9, 3, 64, 0, 383}, {4, 1, 256, 100, 126}, {32, 1, 80, 50, 190}, {6, 3, 20, 33, 62}}) {
     const int32_t kv_width = h.kv_heads * h.head_dim, q_width = h.heads * h.head_dim;
-    cases.push_back({"attention, " + std::to_string(h.heads) + " heads, window " + std::to_string(h.window), q_width + 2 * kv_width,
+    cases.push_back({"attention, " + std::to_string(h.heads) + " heads, window " + std::to_string(h.window) + ", position " +
+                         std::to_string(h.position),
+                     q_width + 2 * kv_width,
                      [=](Plan& p, Sources&, Ref x) {
                        cache_write(p, p.columns(x, q_width, kv_width), {0, KvPart::kKeys});
                        cache_write(p, p.columns(x, q_width + kv_width, kv_width), {0, KvPart::kValues});

@@ -319,7 +319,7 @@ inline void prefetch(const void* p) {
 /// Asks for n bytes at p, which need not be readable; nothing in WebAssembly, where a load would wait for what it asks for.
 inline void ask_for([[maybe_unused]] const void* p, [[maybe_unused]] int64_t n_bytes) {
 #if !defined(__wasm__)
-  for (int64_t line = 0; line < n_bytes; line += 64) __builtin_prefetch(static_cast<const std::byte*>(p) + line, 0, 3);
+  for (int64_t line = 0; line < n_bytes; line += 64) prefetch(static_cast<const std::byte*>(p) + line);
 #endif
 }
 

@@ -96,7 +96,8 @@ struct KeyRuns {
   int64_t first = 0, n = 1, n_rows = 0, wide = 0;  // the first run, how many; rows of all tokens
 
   KeyRuns(const Attention& op, int64_t n_tokens, int64_t position) : n_rows(n_tokens * op.n_heads), wide(padded(op.head_dim)) {
-    if (n_tokens > kFewTokens || n_rows > kMostRows) return;
+    // By the op alone, not by how many tokens go together: they get the bits that each alone would.
+    if (n_tokens > kFewTokens || kFewTokens * op.n_heads > kMostRows) return;
     first = op.window > 0 ? std::max<int64_t>(0, position + 1 - op.window) / kKeys : 0;
     n = (position + n_tokens - 1) / kKeys - first + 1;
   }
@@ -289,10 +290,10 @@ inline Attended attend_elements(const AttentionPiece& piece, int64_t first_key, 
     for (int64_t i = 0; i < wide; ++i) s.queries[r * wide + i] = i < dh ? query[i] * piece.op.scale : 0.0f;
   }
   std::fill_n(s.sums, n_rows * wide, 0.0f);
-  // Rows that share all that they read take it as it is stored; for more, and in WebAssembly, float16 would be turned again and again.
+  // Two runs of rows at most read float16 where it lies; for more of them, and in WebAssembly, it is turned once and kept.
   auto rows = [&](int64_t first, int64_t n, int part) {
-    const bool is_once = kReadsHalves && n_rows <= 2 * kElementRows && dh == wide;
-    return is_once ? piece.stored_rows(first, n, part) : piece.float_rows(first, n, part, s.page, true);
+    const bool is_direct = kReadsHalves && n_rows <= 2 * kElementRows && dh == wide;
+    return is_direct ? piece.stored_rows(first, n, part) : piece.float_rows(first, n, part, s.page, true);
   };
   // A key has its lane by its place in the cache, so that no sum depends on where a window or its neighbour's begins.
   const int64_t begin = std::max(first_key, piece.first_seen(0) / kLanes * kLanes),
