@@ -1,5 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/result.h"
@@ -47,6 +50,22 @@ TEST(Memory, BooksFollowBlocks) {
     EXPECT_EQ(memory_report().by_tag[size_t(Tag::kKv)].current, before.by_tag[size_t(Tag::kKv)].current + 1024);
   }
   EXPECT_EQ(memory_report().by_tag[size_t(Tag::kKv)].current, before.by_tag[size_t(Tag::kKv)].current);
+}
+
+TEST(Memory, WeightsComeZeroedAndApart) {
+  std::vector<Block> blocks;
+  for (const uint64_t n_bytes : {uint64_t(70'001), uint64_t(64), uint64_t(5) << 20, uint64_t(65'536), uint64_t(300'000)}) {
+    auto block = Block::take(Tag::kWeights, n_bytes);
+    ASSERT_TRUE(block);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(block->data()) % 64, 0u);
+    EXPECT_TRUE(std::ranges::all_of(block->bytes(), [](std::byte b) { return b == std::byte(0); }));
+    std::ranges::fill(block->bytes(), std::byte(blocks.size() + 1));
+    blocks.push_back(std::move(*block));
+    if (blocks.size() == 3) blocks[0] = {};  // its neighbour keeps what it has
+  }
+  for (size_t i = 1; i < blocks.size(); ++i) {
+    EXPECT_TRUE(std::ranges::all_of(blocks[i].bytes(), [&](std::byte b) { return b == std::byte(i + 1); })) << i;
+  }
 }
 
 TEST(Memory, TooMuchIsAnError) {

@@ -6,11 +6,14 @@
 
 #include "base/host_malloc.h"
 #include "base/json.h"
+#include "base/lasting.h"
 
 namespace sb {
 namespace {
 
 constexpr size_t kAlignment = 64;  // a cache line, and the widest vector
+
+bool is_lasting(Tag tag) { return tag == Tag::kWeights || tag == Tag::kKv; }
 
 struct AtomicBooks {
   std::atomic<uint64_t> current{0};
@@ -96,10 +99,13 @@ Result<Block> Block::take(Tag tag, uint64_t n_bytes) {
   Block block;
   if (n_bytes == 0) return block;
   uint64_t rounded = (n_bytes + kAlignment - 1) / kAlignment * kAlignment;
-  void* data = nullptr;
-  if (rounded >= n_bytes && rounded <= SIZE_MAX / 2) data = host_malloc(kAlignment, size_t(rounded));
+  const bool can_be = rounded >= n_bytes && rounded <= SIZE_MAX / 2;
+  void* data = can_be && is_lasting(tag) ? take_lasting(tag, size_t(rounded)) : nullptr;
+  if (!data && can_be) {
+    data = host_malloc(kAlignment, size_t(rounded));
+    if (data) std::memset(data, 0, size_t(rounded));
+  }
   if (!data) return err(Code::kMemoryExhausted, {{"n_bytes", n_bytes}, {"tag", tag_name(tag)}, {"current", memory_report().total.current}});
-  std::memset(data, 0, size_t(rounded));
   memory_take(tag, rounded);
   block.data_ = static_cast<std::byte*>(data);
   block.n_bytes_ = n_bytes;
@@ -109,8 +115,9 @@ Result<Block> Block::take(Tag tag, uint64_t n_bytes) {
 
 Block::~Block() {
   if (!data_) return;
-  host_free(data_);
-  memory_give(tag_, (n_bytes_ + kAlignment - 1) / kAlignment * kAlignment);
+  const uint64_t rounded = (n_bytes_ + kAlignment - 1) / kAlignment * kAlignment;
+  if (!is_lasting(tag_) || !give_lasting(data_, size_t(rounded))) host_free(data_);
+  memory_give(tag_, rounded);
 }
 
 }  // namespace sb
