@@ -21,6 +21,8 @@ constexpr size_t kLargePage = 2 << 20;
 constexpr size_t kLeast = 64 << 10;          // smaller ones are hardly read
 constexpr size_t kRegion = size_t(1) << 30;  // of addresses; memory is there once it is written
 
+/// What a token reads.
+bool is_lasting(Tag tag, size_t n_bytes) { return (tag == Tag::kWeights || tag == Tag::kKv) && n_bytes >= kLeast; }
 size_t up_to(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
 struct Region {
@@ -55,7 +57,7 @@ std::byte* reserve(size_t n_bytes) {
 }  // namespace
 
 void* take_lasting(Tag tag, size_t n_bytes) {
-  if (n_bytes < kLeast || n_bytes > SIZE_MAX / 4) return nullptr;
+  if (!is_lasting(tag, n_bytes)) return nullptr;
   Regions& known = regions();
   const std::lock_guard lock(known.mutex);
   auto region = std::ranges::find_if(known.all, [&](const Region& r) { return r.tag == tag && r.n_bytes - r.n_used >= n_bytes; });
@@ -71,8 +73,8 @@ void* take_lasting(Tag tag, size_t n_bytes) {
   return data;
 }
 
-bool give_lasting(void* data, size_t n_bytes) {
-  if (n_bytes < kLeast) return false;
+bool give_lasting(Tag tag, void* data, size_t n_bytes) {
+  if (!is_lasting(tag, n_bytes)) return false;
   auto* const begin = static_cast<std::byte*>(data);
   Regions& known = regions();
   const std::lock_guard lock(known.mutex);
@@ -91,7 +93,7 @@ bool give_lasting(void* data, size_t n_bytes) {
 }
 #else
 void* take_lasting(Tag, size_t) { return nullptr; }
-bool give_lasting(void*, size_t) { return false; }
+bool give_lasting(Tag, void*, size_t) { return false; }
 #endif
 
 }  // namespace sb

@@ -9,11 +9,11 @@
 
 namespace sb {
 
-/// Zeroed bytes, a multiple of 64, so aligned; null where there are none to be had here. Blocks of a tag lie one behind the other in
-/// regions of addresses, which are not taken again before all of a region is given back. The memory itself goes back to the system at once,
-/// part of a large page as soon as the system needs it.
+/// Zeroed bytes, a multiple of 64, so aligned; null where there are none to be had here, and for other tags. Blocks of a tag lie one behind
+/// the other in regions of addresses, which are not taken again before all of a region is given back. The memory itself goes back to the
+/// system at once, part of a large page as soon as the system needs it.
 void* take_lasting(Tag tag, size_t n_bytes);
 /// False when `data` is none of these.
-bool give_lasting(void* data, size_t n_bytes);
+bool give_lasting(Tag tag, void* data, size_t n_bytes);
 
 }  // namespace sb

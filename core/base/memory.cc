@@ -13,7 +13,8 @@ namespace {
 
 constexpr size_t kAlignment = 64;  // a cache line, and the widest vector
 
-bool is_lasting(Tag tag) { return tag == Tag::kWeights || tag == Tag::kKv; }
+/// What a block of n bytes takes.
+uint64_t in_lines(uint64_t n) { return (n + kAlignment - 1) / kAlignment * kAlignment; }
 
 struct AtomicBooks {
   std::atomic<uint64_t> current{0};
@@ -98,9 +99,9 @@ std::string memory_report_json() {
 Result<Block> Block::take(Tag tag, uint64_t n_bytes) {
   Block block;
   if (n_bytes == 0) return block;
-  uint64_t rounded = (n_bytes + kAlignment - 1) / kAlignment * kAlignment;
+  const uint64_t rounded = in_lines(n_bytes);
   const bool can_be = rounded >= n_bytes && rounded <= SIZE_MAX / 2;
-  void* data = can_be && is_lasting(tag) ? take_lasting(tag, size_t(rounded)) : nullptr;
+  void* data = can_be ? take_lasting(tag, size_t(rounded)) : nullptr;
   if (!data && can_be) {
     data = host_malloc(kAlignment, size_t(rounded));
     if (data) std::memset(data, 0, size_t(rounded));
@@ -115,8 +116,8 @@ Result<Block> Block::take(Tag tag, uint64_t n_bytes) {
 
 Block::~Block() {
   if (!data_) return;
-  const uint64_t rounded = (n_bytes_ + kAlignment - 1) / kAlignment * kAlignment;
-  if (!is_lasting(tag_) || !give_lasting(data_, size_t(rounded))) host_free(data_);
+  const uint64_t rounded = in_lines(n_bytes_);
+  if (!give_lasting(tag_, data_, size_t(rounded))) host_free(data_);
   memory_give(tag_, rounded);
 }
 
